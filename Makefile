@@ -1,0 +1,204 @@
+# sessiond: `make demo` shows the main job, `make test` proves it, `make help` lists the rest.
+#
+# Variants live side by side: make V=release|debug|asan|tsan|fuzz puts everything under build/$(V).
+
+V       ?= release
+B       := build/$(V)
+PREFIX  ?= /usr/local
+DESTDIR ?=
+VERSION := $(shell sed -n 's/^\#define SESSIOND_VERSION "\(.*\)"/\1/p' proto/proto.h)
+T       ?= 60
+
+# What Debian 12 calls the things we need; `make demo` and `make test` install what is missing.
+PKGS_BUILD := gcc make pkg-config libuv1-dev libsqlite3-dev libjansson-dev libmsgpack-dev libxxhash-dev \
+              libcurl4-openssl-dev python3 python3-venv
+PKGS_TEST  := $(PKGS_BUILD) libcmocka-dev clang libclang-rt-14-dev valgrind sqlite3 procps
+PKGS_CHECK := $(PKGS_TEST) clang-format clang-tidy cppcheck
+PKGS_BENCH := $(PKGS_TEST) redis-server
+
+# ---- compilers and flags ----
+
+PKG_CONFIG ?= pkg-config
+MSGPACK    := $(shell $(PKG_CONFIG) --exists msgpack-c 2>/dev/null && echo msgpack-c || echo msgpack)
+LIBS_CORE  := libuv sqlite3 jansson $(MSGPACK) libxxhash
+LIBS_TEST  := cmocka
+
+ifeq ($(V),fuzz)
+CC := clang
+endif
+OPT_release := -O2 -D_FORTIFY_SOURCE=2
+OPT_debug   := -O0
+OPT_asan    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+OPT_tsan    := -O1 -fsanitize=thread -fno-omit-frame-pointer
+OPT_fuzz    := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+OPT         := $(OPT_$(V))
+ifeq ($(OPT),)
+$(error V=$(V) is none of release, debug, asan, tsan, fuzz)
+endif
+
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wwrite-strings \
+        -Wimplicit-fallthrough $(if $(WERROR),-Werror)
+ALL_CFLAGS := -std=gnu11 -D_GNU_SOURCE -g -fPIC -fvisibility=hidden -fstack-protector-strong $(OPT) $(WARN) \
+              -Iproto -Idaemon -Iclient/c -Itests/lib $(shell $(PKG_CONFIG) --cflags $(LIBS_CORE) 2>/dev/null) \
+              $(CPPFLAGS) $(CFLAGS)
+ALL_LDFLAGS := $(filter -fsanitize=% -O%,$(subst fuzzer-no-link$(comma),,$(OPT))) -pie -Wl,-z,relro,-z,now $(LDFLAGS)
+LINK_CORE   = $(shell $(PKG_CONFIG) --libs $(LIBS_CORE)) -pthread
+LINK_CLIENT = $(shell $(PKG_CONFIG) --libs $(MSGPACK))
+comma := ,
+
+# ---- what is made of what ----
+
+PROTO_SRC   := $(wildcard proto/*.c)
+CORE_SRC    := $(filter-out daemon/main.c,$(wildcard daemon/*.c daemon/*/*.c))
+CLIENT_SRC  := $(wildcard client/c/*.c)
+CLI_SRC     := $(wildcard client/cli/*.c)
+TESTLIB_SRC := $(wildcard tests/lib/*.c)
+TEST_SRC    := $(wildcard tests/unit/test_*.c tests/contract/test_*.c tests/integration/test_*.c)
+FUZZ_SRC    := $(wildcard tests/fuzz/fuzz_*.c)
+obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
+
+TESTS   := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
+REPLAYS := $(patsubst tests/fuzz/fuzz_%.c,$(B)/tests/fuzz/replay_%,$(FUZZ_SRC))
+FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,$(B)/tests/fuzz/fuzz_%,$(FUZZ_SRC))
+HARNESS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/crash/*.c tests/bench/*.c))
+
+.PHONY: all demo run test check help install uninstall clean venv bench crash fuzz example valgrind \
+        need-% test-programs
+.DELETE_ON_ERROR:
+
+all: $(B)/sessiond $(B)/sessionctl $(B)/libsessiond.so $(B)/libsessiond.a
+
+$(B)/sessiond: $(call obj,daemon/main.c) $(B)/libcore.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LINK_CORE)
+
+$(B)/sessionctl: $(call obj,$(CLI_SRC)) $(B)/libsessiond.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LINK_CLIENT)
+
+$(B)/libcore.a: $(call obj,$(PROTO_SRC) $(CORE_SRC))
+	rm -f $@ && $(AR) rcs $@ $^
+
+# The static library shows its users sessiond_* alone: proto/'s names are made local.
+$(B)/libsessiond.a: $(call obj,$(PROTO_SRC) $(CLIENT_SRC)) client/c/sessiond.sym
+	$(LD) -r -o $(B)/libsessiond.o $(filter %.o,$^)
+	objcopy --localize-hidden $(B)/libsessiond.o
+	rm -f $@ && $(AR) rcs $@ $(B)/libsessiond.o
+
+$(B)/libsessiond.so.0: $(call obj,$(PROTO_SRC) $(CLIENT_SRC)) client/c/sessiond.sym
+	$(CC) $(filter-out -pie,$(ALL_LDFLAGS)) -shared -Wl,-soname,libsessiond.so.0 \
+	      -Wl,--version-script,client/c/sessiond.sym -o $@ $(filter %.o,$^) $(LINK_CLIENT)
+
+$(B)/libsessiond.so: $(B)/libsessiond.so.0
+	ln -sf libsessiond.so.0 $@
+
+example: $(B)/example/agent
+$(B)/example/agent: $(call obj,client/c/example/agent.c) $(B)/libsessiond.so
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -Wl,-rpath,'$$ORIGIN/..' -o $@ $(filter %.o,$^) -L$(B) -lsessiond \
+	      $$($(PKG_CONFIG) --libs libcurl jansson)
+
+# One program a test file. test_oom makes the allocations of our own objects fail.
+$(B)/tests/unit/test_oom: WRAP := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+$(B)/tests/%: $(B)/obj/tests/%.o $(call obj,$(TESTLIB_SRC) $(CLIENT_SRC)) $(B)/libcore.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ $(LINK_CORE) $$($(PKG_CONFIG) --libs $(LIBS_TEST))
+
+$(B)/tests/fuzz/replay_%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/obj/tests/fuzz/replay.o $(B)/libcore.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LINK_CORE)
+
+$(B)/tests/fuzz/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/libcore.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LINK_CORE)
+
+# The stamp holds the flags: changed flags or a changed compiler rebuild everything.
+$(B)/flags: force
+	@mkdir -p $(@D) && echo '$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS)' | cmp -s - $@ || \
+	 { $(PKG_CONFIG) --exists --print-errors $(LIBS_CORE) && echo '$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS)' > $@; }
+force:
+.PHONY: force
+
+$(B)/obj/proto/%.o: WARN += -Wconversion -Wno-sign-conversion
+$(B)/obj/%.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(WARN) -MMD -MP -c -o $@ $<
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
+
+# ---- for users ----
+
+need-%:
+	@tests/lib/need $(PKGS_$*)
+
+demo: need-BUILD
+	@$(MAKE) --no-print-directory all example venv
+	@tests/demo/run
+
+run: all
+	@mkdir -p build/run
+	$(B)/sessiond --socket build/run/sessiond.sock --state-dir build/run/state
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include \
+	           $(DESTDIR)$(PREFIX)/lib/systemd/user
+	install $(B)/sessiond $(B)/sessionctl $(DESTDIR)$(PREFIX)/bin
+	install $(B)/libsessiond.so.0 $(DESTDIR)$(PREFIX)/lib
+	ln -sf libsessiond.so.0 $(DESTDIR)$(PREFIX)/lib/libsessiond.so
+	install -m 644 $(B)/libsessiond.a $(DESTDIR)$(PREFIX)/lib
+	install -m 644 client/c/sessiond.h proto/sessiond-codes.h $(DESTDIR)$(PREFIX)/include
+	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|; s|@MSGPACK@|$(MSGPACK)|' client/c/sessiond.pc.in \
+	    > $(DESTDIR)$(PREFIX)/lib/pkgconfig/sessiond.pc
+	sed 's|@BINDIR@|$(PREFIX)/bin|' sessiond.service > $(DESTDIR)$(PREFIX)/lib/systemd/user/sessiond.service
+
+uninstall:
+	cd $(DESTDIR)$(PREFIX) && rm -f bin/sessiond bin/sessionctl lib/libsessiond.* lib/pkgconfig/sessiond.pc \
+	    include/sessiond.h include/sessiond-codes.h lib/systemd/user/sessiond.service
+
+venv: build/venv/ready
+build/venv/ready: tests/python/requirements.txt client/python/pyproject.toml
+	@tests/lib/venv build/venv tests/python/requirements.txt client/python
+	@touch $@
+
+# ---- for developers ----
+
+test-programs: all example $(TESTS) $(REPLAYS) $(HARNESS)
+
+test: need-TEST
+	@$(MAKE) --no-print-directory test-programs venv
+	@tests/lib/run-tests $(B) $(ONLY)
+
+check: need-CHECK
+	@$(MAKE) --no-print-directory all
+	@tests/lint/check
+
+valgrind: need-TEST
+	@$(MAKE) --no-print-directory test-programs
+	@tests/lib/run-tests --valgrind $(B) $(ONLY)
+
+bench: need-BENCH
+	@$(MAKE) --no-print-directory all $(HARNESS) venv
+	@tests/bench/run
+
+crash: need-TEST
+	@$(MAKE) --no-print-directory all $(HARNESS) venv
+	@tests/crash/run
+
+fuzz: need-TEST
+	@$(MAKE) --no-print-directory V=fuzz fuzzers
+	@tests/fuzz/run build/fuzz/tests/fuzz $(T)
+fuzzers: $(FUZZERS)
+
+clean:
+	rm -rf build
+
+help:
+	@echo 'make demo       install what is missing, build, and show an agent conversation that survives kill -9'
+	@echo 'make test       unit, contract, integration and Python tests, fuzz corpora replayed  (ONLY=pattern: some)'
+	@echo 'make            build/$(V)/sessiond, sessionctl, libsessiond.so, libsessiond.a'
+	@echo 'make run        the daemon in the foreground, in build/run'
+	@echo 'make install    to PREFIX=$(PREFIX), under DESTDIR if set; make uninstall takes it away'
+	@echo 'make check      layers, words, format, tidy, cppcheck, symbols'
+	@echo 'make bench      rates and latencies beside SQLiteSession and Redis'
+	@echo 'make crash      kill -9 under load, nothing acknowledged may be missing'
+	@echo 'make fuzz       each fuzz target for T=$(T) seconds'
+	@echo 'make valgrind   the C tests under valgrind'
+	@echo 'make clean      removes build/'
+	@echo 'V=release (default), debug, asan, tsan, fuzz: variants side by side under build/'
