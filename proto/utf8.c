@@ -2,39 +2,52 @@
 
 #include <stdint.h>
 
-/* By first byte: how long the character is, and the range of its second byte, which is where overlong forms,
- * surrogates and what is above U+10FFFF show. The bytes after the second are 80 to BF. */
-static const struct lead {
-    uint8_t first, last, size, second_min, second_max;
-} leads[] = {
-    {0xc2, 0xdf, 2, 0x80, 0xbf}, {0xe0, 0xe0, 3, 0xa0, 0xbf}, {0xe1, 0xec, 3, 0x80, 0xbf}, {0xed, 0xed, 3, 0x80, 0x9f},
-    {0xee, 0xef, 3, 0x80, 0xbf}, {0xf0, 0xf0, 4, 0x90, 0xbf}, {0xf1, 0xf3, 4, 0x80, 0xbf}, {0xf4, 0xf4, 4, 0x80, 0x8f},
-};
-
-static const struct lead *lead_of(uint8_t byte)
+static inline bool between(uint8_t byte, unsigned min, unsigned max)
 {
-    for (size_t i = 0; i < sizeof(leads) / sizeof(leads[0]); i++)
-        if (byte >= leads[i].first && byte <= leads[i].last)
-            return &leads[i];
-    return NULL;
+    return byte >= min && byte <= max;
+}
+
+static inline bool continues(uint8_t byte)
+{
+    return between(byte, 0x80, 0xbf);
+}
+
+/* The second byte is where overlong forms, surrogates and what is above U+10FFFF show. */
+static inline size_t character(const char *text, size_t size)
+{
+    const uint8_t *bytes = (const uint8_t *)text;
+    uint8_t first = size > 0 ? bytes[0] : 0xff;
+
+    if (first < 0x80)
+        return 1;
+    if (between(first, 0xc2, 0xdf) && size >= 2)
+        return continues(bytes[1]) ? 2 : 0;
+    if (between(first, 0xe0, 0xef) && size >= 3)
+        return between(bytes[1], first == 0xe0 ? 0xa0 : 0x80, first == 0xed ? 0x9f : 0xbf) && continues(bytes[2]) ? 3
+                                                                                                                  : 0;
+    if (between(first, 0xf0, 0xf4) && size >= 4)
+        return between(bytes[1], first == 0xf0 ? 0x90 : 0x80, first == 0xf4 ? 0x8f : 0xbf) && continues(bytes[2]) &&
+                       continues(bytes[3])
+                   ? 4
+                   : 0;
+    return 0;
 }
 
 size_t utf8_character(const char *text, size_t size)
 {
-    const uint8_t *bytes = (const uint8_t *)text;
-    const struct lead *lead;
+    return character(text, size);
+}
 
-    if (size == 0)
-        return 0;
-    if (bytes[0] < 0x80)
-        return 1;
-    lead = lead_of(bytes[0]);
-    if (!lead || size < lead->size || bytes[1] < lead->second_min || bytes[1] > lead->second_max)
-        return 0;
-    for (size_t i = 2; i < lead->size; i++)
-        if ((bytes[i] & 0xc0) != 0x80)
-            return 0;
-    return lead->size;
+const char *utf8_skip(const char *at, const char *end)
+{
+    while (at < end && *at & 0x80) {
+        size_t size = character(at, (size_t)(end - at));
+
+        if (size == 0)
+            return at;
+        at += size;
+    }
+    return at;
 }
 
 bool utf8_valid(struct slice text)
@@ -42,7 +55,7 @@ bool utf8_valid(struct slice text)
     size_t at = 0;
 
     while (at < text.size) {
-        size_t size = utf8_character(text.data + at, text.size - at);
+        size_t size = character(text.data + at, text.size - at);
 
         if (size == 0)
             return false;
