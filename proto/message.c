@@ -204,6 +204,7 @@ void message_deinit(struct message *message)
 
 /* ---- reading a map by a table ---- */
 
+enum { FIELDS_MAX = 64 }; /* message_read has a bit for each */
 enum { SHOWN_KEY_MAX = 40, SHOWN_KEY_SIZE = SHOWN_KEY_MAX + sizeof("...") };
 
 /* A key as it may stand in a message for people, whatever it was. */
@@ -348,7 +349,7 @@ static const struct field *find_field(const struct field *fields, struct slice n
 static int check_required(const struct field *fields, uint64_t seen, char *why)
 {
     for (unsigned i = 0; fields[i].name; i++) {
-        assert(i < 64);
+        assert(i < FIELDS_MAX);
         if (fields[i].flags & FIELD_REQUIRED && !(seen & UINT64_C(1) << i))
             return refuse(why, SESSIOND_INVALID, "\"%s\" is missing", fields[i].name);
     }

@@ -66,8 +66,8 @@ enum field_type {
 };
 
 enum {
-    FIELD_REQUIRED = 1 << 0, /* absent is invalid */
-    FIELD_NIL = 1 << 1,      /* nil is taken as absent; else nil is invalid */
+    FIELD_REQUIRED = 1 << 0, /* the key must be there, if only with nil where that is allowed */
+    FIELD_NIL = 1 << 1,      /* nil is read as absent; without this nil is invalid, for FIELD_VALUE too */
 };
 
 struct field {
@@ -87,6 +87,7 @@ enum message_unknown {
 /* Fills the fields of `into` (zeroed by the caller) from a map; `map` NULL reads as an empty one. `fields` ends with
  * a NULL name. Unknown keys (unless ignored), duplicate keys, keys that are no str and wrong types (bin for text
  * included) are SESSIOND_INVALID; a text or list over its max is SESSIOND_TOO_LARGE; a number out of range is INVALID.
+ * At most 64 fields.
  */
 int message_read(const struct message *message, const struct value *map, const struct field *fields,
                  enum message_unknown unknown, void *into, char *why);
@@ -104,7 +105,8 @@ struct number message_number(const struct value *value);
 /* Writes any value as JSON text, for people (sessionctl info); a text that is no UTF-8 gets U+FFFD. */
 void message_to_json(const struct value *value, struct buf *buf);
 
-/* ---- packing: each appends to `buf` in MessagePack's shortest form; failures stick in buf->failed ---- */
+/* ---- packing: each appends to `buf` in MessagePack's shortest form; failures stick in buf->failed ----
+ * What has 2^32 bytes or elements is a failure too: MessagePack cannot say it. */
 
 void pack_nil(struct buf *buf);
 void pack_bool(struct buf *buf, bool value);
