@@ -557,6 +557,11 @@ void message_to_json(const struct value *value, struct buf *buf)
         append_text(buf, "null");
 }
 
+const char *message_library_version(void)
+{
+    return msgpack_version();
+}
+
 /* ---- packing ---- */
 
 static int append_packed(void *buf, const char *data, size_t size)

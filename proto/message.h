@@ -105,6 +105,9 @@ struct number message_number(const struct value *value);
 /* Writes any value as JSON text, for people (sessionctl info); a text that is no UTF-8 gets U+FFFD. */
 void message_to_json(const struct value *value, struct buf *buf);
 
+/* For info: msgpack-c's version. */
+const char *message_library_version(void);
+
 /* ---- packing: each appends to `buf` in MessagePack's shortest form; failures stick in buf->failed ----
  * What has 2^32 bytes or elements is a failure too: MessagePack cannot say it. */
 

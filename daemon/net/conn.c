@@ -1,0 +1,479 @@
+#include "net/conn.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "config.h"
+#include "net/peer.h"
+#include "net/server.h"
+
+static const struct config *config_of(const struct conn *conn)
+{
+    return conn->server->daemon->config;
+}
+
+static size_t unsent(const struct conn *conn)
+{
+    return conn->output.size + uv_stream_get_write_queue_size((const uv_stream_t *)&conn->pipe);
+}
+
+/* The owner pays for what is buffered, before more is taken. */
+static void charge(struct conn *conn)
+{
+    size_t now = conn->input.size + conn->output.size + conn->writing.size;
+
+    if (!conn->owner)
+        return;
+    conn->owner->buffered += now - conn->charged;
+    conn->charged = now;
+}
+
+/* ---- closing ---- */
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct conn *conn = (struct conn *)handle;
+    struct server *server = conn->server;
+
+    list_remove(&conn->link);
+    buf_deinit(&conn->input);
+    buf_deinit(&conn->output);
+    buf_deinit(&conn->writing);
+    charge(conn);
+    if (conn->owner)
+        conn->owner->n_connections--;
+    server->daemon->n_connections--;
+    free(conn);
+    server_check_stopped(server);
+}
+
+void conn_close(struct conn *conn)
+{
+    struct list *link;
+
+    if (conn->closing)
+        return;
+    conn->closing = true;
+    list_remove(&conn->dirty);
+    while ((link = list_pop(&conn->requests)))
+        CONTAINER_OF(link, struct request, link)->connection = NULL;
+    uv_close((uv_handle_t *)&conn->pipe, on_closed);
+}
+
+static bool is_idle(const struct conn *conn)
+{
+    return conn->n_requests == 0 && unsent(conn) == 0;
+}
+
+static void update_reading(struct conn *conn);
+
+void conn_end(struct conn *conn)
+{
+    conn->ended = true;
+    conn_pump(conn);
+    conn_flush(conn);
+}
+
+/* Says why, and closes when that is written. What was read before is still carried out. */
+static void fail(struct conn *conn, int code, const char *why)
+{
+    struct buf *output = &conn->output;
+
+    log_info("connection_refused code=%s why=\"%s\"", proto_code_name(code), why);
+    pack_notification(output, "error");
+    pack_map(output, 2);
+    pack_pair_text(output, "code", slice_of(proto_code_name(code)));
+    pack_pair_text(output, "message", slice_of(why));
+    buf_deinit(&conn->input);
+    conn->taken = 0;
+    conn->ended = true;
+    update_reading(conn);
+    conn_flush(conn);
+}
+
+/* ---- writing ---- */
+
+static void on_written(uv_write_t *write, int status)
+{
+    struct conn *conn = CONTAINER_OF(write, struct conn, write);
+
+    buf_deinit(&conn->writing);
+    if (status < 0) {
+        conn_close(conn);
+        return;
+    }
+    conn_flush(conn);
+    conn_pump(conn);
+}
+
+/* Hands the rest of the output to libuv, which writes it when the client takes it. */
+static void write_later(struct conn *conn)
+{
+    uv_buf_t bytes;
+
+    conn->writing = conn->output;
+    conn->output = BUF_INIT;
+    bytes = uv_buf_init(conn->writing.data, (unsigned int)conn->writing.size);
+    if (uv_write(&conn->write, (uv_stream_t *)&conn->pipe, &bytes, 1, on_written) < 0)
+        conn_close(conn);
+}
+
+void conn_flush(struct conn *conn)
+{
+    struct buf *output = &conn->output;
+    uv_buf_t bytes;
+    int n;
+
+    list_remove(&conn->dirty);
+    if (conn->closing || conn->writing.data)
+        return;
+    if (output->failed) {
+        (void)fault(ENOMEM, "an answer's bytes");
+        conn_close(conn);
+        return;
+    }
+    if (output->size) {
+        bytes = uv_buf_init(output->data, (unsigned int)output->size);
+        n = uv_try_write((uv_stream_t *)&conn->pipe, &bytes, 1);
+        if (n < 0 && n != UV_EAGAIN) {
+            conn_close(conn);
+            return;
+        }
+        buf_drop(output, n > 0 ? (size_t)n : 0);
+        if (output->size)
+            write_later(conn);
+    }
+    charge(conn);
+    if (conn->ended && !conn->closing && is_idle(conn))
+        conn_close(conn);
+}
+
+static void send_reply(struct conn *conn, struct buf *reply)
+{
+    struct server *server = conn->server;
+
+    if (reply->failed)
+        conn->output.failed = true;
+    else if (conn->output.size == 0) {
+        buf_deinit(&conn->output);
+        conn->output = *reply;
+        *reply = BUF_INIT;
+    } else
+        buf_append(&conn->output, reply->data, reply->size);
+    if (list_is_empty(&conn->dirty))
+        list_append(&server->dirty, &conn->dirty);
+    charge(conn);
+}
+
+/* ---- requests ---- */
+
+static void release(struct request *request, struct server *server)
+{
+    struct conn *conn = request->connection;
+
+    if (conn) {
+        list_remove(&request->link);
+        conn->n_requests--;
+    }
+    request->owner->buffered -= request->frame_size;
+    request_free(request);
+    server->n_requests--;
+}
+
+struct work {
+    uv_work_t work;
+    struct server *server;
+    struct request *request;
+};
+
+static void drive(struct server *server, struct request *request);
+
+static void work_on_pool(uv_work_t *work)
+{
+    request_work(((struct work *)work)->request);
+}
+
+static void on_worked(uv_work_t *uv_work, int status)
+{
+    struct work *work = (struct work *)uv_work;
+    struct conn *conn = work->request->connection;
+
+    (void)status; /* nobody cancels */
+    if (conn)
+        conn->working = NULL;
+    drive(work->server, work->request);
+    if (conn)
+        conn_pump(conn);
+    else
+        server_check_stopped(work->server);
+    free(work);
+}
+
+/* Return: false if it could not be begun. */
+static bool begin_work(struct server *server, struct request *request)
+{
+    struct conn *conn = request->connection;
+    struct work *work = malloc(sizeof(*work));
+
+    if (!work)
+        return false;
+    work->server = server;
+    work->request = request;
+    if (uv_queue_work(server->loop, &work->work, work_on_pool, on_worked) < 0) {
+        free(work);
+        return false;
+    }
+    if (conn)
+        conn->working = request; /* requests take effect in the order sent: later ones wait */
+    return true;
+}
+
+static void drive(struct server *server, struct request *request)
+{
+    for (;;) {
+        switch (request_step(request)) {
+        case REQUEST_WORK:
+            if (begin_work(server, request))
+                return;
+            request_work(request); /* no memory for better manners */
+            break;
+        case REQUEST_WAIT:
+            return;
+        case REQUEST_DONE:
+            if (request->connection)
+                send_reply(request->connection, &request->reply);
+            release(request, server);
+            return;
+        }
+    }
+}
+
+void conn_continue(struct server *server, struct request *request)
+{
+    struct conn *conn = request->connection;
+
+    if (conn)
+        drive(server, request);
+    else
+        release(request, server); /* what it changed is changed; nobody waits for the answer */
+    if (conn && (!conn->reading || conn->input.size))
+        conn_pump(conn);
+}
+
+static bool is_in_flight(const struct conn *conn, uint32_t msgid)
+{
+    LIST_FOR_EACH(link, &conn->requests)
+    {
+        if (CONTAINER_OF(link, struct request, link)->message.msgid == msgid)
+            return true;
+    }
+    return false;
+}
+
+/* The frame at the beginning of the input, in memory of its own. NULL: none was found for it. */
+static char *take_frame(struct conn *conn, size_t size)
+{
+    char *frame;
+
+    if (conn->taken == 0 && size == conn->input.size) {
+        conn->input.size = conn->input.capacity = 0;
+        return TAKE(conn->input.data);
+    }
+    frame = malloc(size);
+    if (frame) {
+        memcpy(frame, conn->input.data + conn->taken, size);
+        conn->taken += size;
+    }
+    return frame;
+}
+
+static void start_request(struct conn *conn, size_t size)
+{
+    char why[MESSAGE_WHY_SIZE] = "", *frame = take_frame(conn, size);
+    struct server *server = conn->server;
+    struct request *request;
+    int r;
+
+    r = frame ? request_new(&request, server->daemon, conn->owner, frame, size, why) : fault(ENOMEM, "a frame");
+    if (r) {
+        fail(conn, r < 0 ? SESSIOND_INTERNAL : r, r < 0 ? proto_code_meaning(SESSIOND_INTERNAL) : why);
+        return;
+    }
+    if (is_in_flight(conn, request->message.msgid)) {
+        request_free(request);
+        fail(conn, SESSIOND_INVALID, "this msgid is still unanswered");
+        return;
+    }
+    request->connection = conn;
+    request->owner->buffered += size;
+    list_append(&conn->requests, &request->link);
+    conn->n_requests++;
+    server->n_requests++;
+    drive(server, request);
+}
+
+/* Whether another request may begin now. */
+static bool has_room(const struct conn *conn)
+{
+    return !conn->closing && !conn->working && conn->n_requests < config_of(conn)->in_flight &&
+           unsent(conn) < config_of(conn)->unsent_bytes;
+}
+
+/* Makes a request of the next frame. Return: false if there is no whole one. */
+static bool pump_one(struct conn *conn)
+{
+    struct slice rest = {conn->input.data + conn->taken, conn->input.size - conn->taken};
+    size_t size;
+
+    if (rest.size == 0)
+        return false;
+    conn->scan.size_max = config_of(conn)->frame_bytes;
+    switch (frame_scan(&conn->scan, rest.data, rest.size)) {
+    case FRAME_PARTIAL:
+        return false;
+    case FRAME_INVALID:
+        fail(conn, SESSIOND_INVALID, conn->scan.why);
+        return false;
+    case FRAME_TOO_LARGE:
+        fail(conn, SESSIOND_TOO_LARGE, conn->scan.why);
+        return false;
+    case FRAME_WHOLE:
+        size = conn->scan.offset;
+        conn->scan = FRAME_SCAN_INIT;
+        start_request(conn, size);
+        return true;
+    }
+    return false;
+}
+
+void conn_pump(struct conn *conn)
+{
+    while (has_room(conn) && pump_one(conn))
+        ;
+    if (conn->closing)
+        return;
+    buf_drop(&conn->input, conn->taken);
+    conn->taken = 0;
+    update_reading(conn);
+    charge(conn);
+    if (conn->ended && is_idle(conn) && list_is_empty(&conn->dirty))
+        conn_flush(conn);
+}
+
+/* ---- reading ---- */
+
+static void on_alloc(uv_handle_t *handle, size_t wanted, uv_buf_t *ret)
+{
+    struct conn *conn = (struct conn *)handle;
+
+    (void)wanted;
+    *ret = uv_buf_init(conn->server->scratch, sizeof(conn->server->scratch));
+}
+
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes)
+{
+    struct conn *conn = (struct conn *)stream;
+
+    if (n == 0)
+        return;
+    if (n == UV_EOF) {
+        conn_end(conn);
+        return;
+    }
+    if (n < 0) {
+        conn_close(conn);
+        return;
+    }
+    conn->progress_us = clock_monotonic_us();
+    if (conn->owner->buffered + (size_t)n > config_of(conn)->buffered_bytes_per_owner) {
+        fail(conn, SESSIOND_BUSY, "too many bytes of this owner are buffered");
+        return;
+    }
+    buf_append(&conn->input, bytes->base, (size_t)n);
+    if (conn->input.failed) {
+        (void)fault(ENOMEM, "input");
+        conn_close(conn);
+        return;
+    }
+    conn_pump(conn);
+}
+
+static void update_reading(struct conn *conn)
+{
+    bool wanted = has_room(conn) && !conn->ended;
+
+    if (wanted == conn->reading || conn->closing)
+        return;
+    conn->reading = wanted;
+    if (!wanted)
+        uv_read_stop((uv_stream_t *)&conn->pipe);
+    else if (uv_read_start((uv_stream_t *)&conn->pipe, on_alloc, on_read) < 0)
+        conn_close(conn);
+}
+
+bool conn_is_stalled(struct conn *conn, uint64_t now_us, uint64_t patience_us)
+{
+    bool half_a_frame = conn->reading && conn->input.size > 0;
+    size_t left = unsent(conn);
+
+    if (left != conn->unsent_then || (left == 0 && !half_a_frame)) {
+        conn->unsent_then = left;
+        conn->progress_us = now_us;
+    }
+    return now_us - conn->progress_us >= patience_us;
+}
+
+/* ---- accepting ---- */
+
+/* Return: NULL, or why this connection is refused. */
+static const char *admit(struct conn *conn, int *ret_code)
+{
+    const struct config *config = config_of(conn);
+    uv_os_fd_t fd;
+    uid_t uid;
+
+    *ret_code = SESSIOND_BUSY;
+    if (conn->server->daemon->n_connections > config->connections)
+        return "too many connections";
+    *ret_code = SESSIOND_DENIED;
+    if (uv_fileno((uv_handle_t *)&conn->pipe, &fd) < 0 || peer_owner(fd, config->system, &uid))
+        return "this daemon serves another user";
+    *ret_code = SESSIOND_INTERNAL;
+    if (registry_owner(conn->server->registry, uid, &conn->owner))
+        return "your directory cannot be opened; the daemon's log says why";
+    conn->owner->n_connections++;
+    *ret_code = SESSIOND_BUSY;
+    return conn->owner->n_connections > config->connections_per_owner ? "too many connections of this owner" : NULL;
+}
+
+void conn_accept(struct server *server, uv_stream_t *listener)
+{
+    struct conn *conn = calloc(1, sizeof(*conn));
+    const char *why;
+    int code;
+
+    if (!conn) {
+        (void)fault(ENOMEM, "a connection");
+        return;
+    }
+    conn->server = server;
+    conn->progress_us = clock_monotonic_us();
+    list_init(&conn->dirty);
+    list_init(&conn->requests);
+    list_append(&server->conns, &conn->link);
+    server->daemon->n_connections++;
+    uv_pipe_init(server->loop, &conn->pipe, 0);
+    if (uv_accept(listener, (uv_stream_t *)&conn->pipe) < 0) {
+        conn_close(conn);
+        return;
+    }
+    why = admit(conn, &code);
+    if (why)
+        fail(conn, code, why);
+    else
+        conn_pump(conn);
+}

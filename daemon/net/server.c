@@ -1,0 +1,226 @@
+#include "net/server.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "config.h"
+#include "net/conn.h"
+
+enum { BACKLOG = 4096 };
+
+/* ---- the socket ---- */
+
+static int refuse_path(const char *path, const char *why)
+{
+    log_error("socket_refused path=\"%s\" why=\"%s\"", path, why);
+    return SESSIOND_INVALID;
+}
+
+/* Whether somebody answers at this path. */
+static bool is_live(const struct sockaddr_un *address)
+{
+    _cleanup_(close_fd) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    if (fd < 0)
+        return true;
+    /* EAGAIN is a live socket with a full backlog. */
+    return connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 || errno == EAGAIN;
+}
+
+/* Removes a socket that nobody listens on any more; never anything else. The path's lock is ours already. */
+static int remove_stale(const struct sockaddr_un *address)
+{
+    struct stat status;
+
+    if (lstat(address->sun_path, &status) < 0)
+        return errno == ENOENT ? 0 : fault(errno, address->sun_path);
+    if (!S_ISSOCK(status.st_mode))
+        return refuse_path(address->sun_path, "there is something that is no socket");
+    if (is_live(address)) {
+        log_error("socket_in_use path=\"%s\"", address->sun_path);
+        return SESSIOND_BUSY;
+    }
+    return unlink(address->sun_path) < 0 ? fault(errno, address->sun_path) : 0;
+}
+
+/* Binds, so that the socket has its mode from the first instant. */
+static int bind_socket(const struct sockaddr_un *address, mode_t mode, int *ret_fd)
+{
+    _cleanup_(close_fd) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    mode_t before;
+    int r;
+
+    if (fd < 0)
+        return fault(errno, "socket");
+    if (fchmod(fd, mode) < 0)
+        return fault(errno, "socket mode");
+    before = umask(0777 & ~mode);
+    r = bind(fd, (const struct sockaddr *)address, sizeof(*address));
+    umask(before);
+    if (r < 0)
+        return fault(errno, address->sun_path);
+    *ret_fd = TAKE_FD(fd);
+    return 0;
+}
+
+static int lock_socket(const char *path)
+{
+    char lock[PROTO_SOCKET_PATH_MAX + 8];
+    int fd, r;
+
+    snprintf(lock, sizeof(lock), "%s.lock", path);
+    r = file_lock(lock, &fd); /* the descriptor stays open until the process ends */
+    if (r == SESSIOND_BUSY)
+        log_error("socket_in_use path=\"%s\" why=\"another sessiond has its lock\"", path);
+    return r;
+}
+
+static int make_socket(struct server *server, int *ret_fd)
+{
+    const struct config *config = server->daemon->config;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const char *path = config->socket_path;
+    char directory[PROTO_SOCKET_PATH_MAX + 1], *slash;
+    int r;
+
+    if (strlen(path) > PROTO_SOCKET_PATH_MAX)
+        return refuse_path(path, "it has more than 107 bytes, which is all that the kernel takes");
+    strcpy(address.sun_path, path);
+    strcpy(directory, path);
+    slash = strrchr(directory, '/');
+    if (slash && slash != directory) {
+        *slash = '\0';
+        if ((r = file_make_directory(directory)))
+            return r;
+    }
+    if ((r = lock_socket(path)) || (r = remove_stale(&address)))
+        return r;
+    return bind_socket(&address, config->system ? 0660 : 0600, ret_fd);
+}
+
+static void on_connection(uv_stream_t *listener, int status)
+{
+    if (status < 0)
+        (void)fault(status, "accept");
+    else
+        conn_accept(CONTAINER_OF(listener, struct server, listener), listener);
+}
+
+/* ---- each turn, and each while ---- */
+
+static void on_turn_ended(uv_check_t *flusher)
+{
+    struct server *server = CONTAINER_OF(flusher, struct server, flusher);
+    struct list *link;
+
+    while ((link = list_pop(&server->dirty))) {
+        struct conn *conn = CONTAINER_OF(link, struct conn, dirty);
+
+        conn_flush(conn);
+        if (!conn->closing && !conn->reading)
+            conn_pump(conn);
+    }
+    server_check_stopped(server);
+}
+
+static void on_tick(uv_timer_t *ticker)
+{
+    struct server *server = CONTAINER_OF(ticker, struct server, ticker);
+    uint64_t now = clock_monotonic_us(), patience = server->daemon->config->stall_seconds * 1000000;
+
+    LIST_FOR_EACH_SAFE(link, &server->conns)
+    {
+        struct conn *conn = CONTAINER_OF(link, struct conn, link);
+
+        if (!conn->closing && conn_is_stalled(conn, now, patience)) {
+            log_info("connection_stalled seconds=%llu", (unsigned long long)server->daemon->config->stall_seconds);
+            conn_close(conn);
+        }
+    }
+}
+
+void server_on_jobs(void *arg, struct list *jobs)
+{
+    struct server *server = arg;
+    struct list *link;
+
+    while ((link = list_pop(jobs)))
+        conn_continue(server, CONTAINER_OF(link, struct request, job.link));
+    server_check_stopped(server);
+}
+
+/* ---- life ---- */
+
+int server_open(struct server *server, uv_loop_t *loop, struct daemon *daemon, struct registry *registry, int passed_fd)
+{
+    uint64_t tick_ms = daemon->config->stall_seconds * 1000 / 6;
+    int fd = passed_fd, r;
+
+    server->loop = loop;
+    server->daemon = daemon;
+    server->registry = registry;
+    server->passed = passed_fd >= 0;
+    list_init(&server->conns);
+    list_init(&server->dirty);
+    if (fd < 0 && (r = make_socket(server, &fd)))
+        return r;
+
+    /* Bound by ourselves, so that libuv neither cuts the path short nor unlinks it. */
+    uv_pipe_init(loop, &server->listener, 0);
+    if ((r = uv_pipe_open(&server->listener, fd)) ||
+        (r = uv_listen((uv_stream_t *)&server->listener, BACKLOG, on_connection)))
+        return fault(r, "listen");
+    uv_check_init(loop, &server->flusher);
+    uv_check_start(&server->flusher, on_turn_ended);
+    uv_timer_init(loop, &server->grace);
+    uv_timer_init(loop, &server->ticker);
+    uv_timer_start(&server->ticker, on_tick, tick_ms, tick_ms);
+    return 0;
+}
+
+void server_check_stopped(struct server *server)
+{
+    void (*on_stopped)(struct server *) = server->on_stopped;
+
+    if (!server->stopping || !on_stopped || !list_is_empty(&server->conns) || server->n_requests)
+        return;
+    server->on_stopped = NULL;
+    uv_close((uv_handle_t *)&server->flusher, NULL);
+    uv_close((uv_handle_t *)&server->ticker, NULL);
+    uv_close((uv_handle_t *)&server->grace, NULL);
+    on_stopped(server);
+}
+
+/* The time is over: what is not answered now never will be. */
+static void on_grace_over(uv_timer_t *grace)
+{
+    struct server *server = CONTAINER_OF(grace, struct server, grace);
+
+    log_warning("grace_over requests=%zu", server->n_requests);
+    LIST_FOR_EACH_SAFE(link, &server->conns)
+    conn_close(CONTAINER_OF(link, struct conn, link));
+}
+
+void server_stop(struct server *server, void (*on_stopped)(struct server *))
+{
+    if (server->stopping)
+        return;
+    server->stopping = true;
+    server->on_stopped = on_stopped;
+    if (!server->passed)
+        (void)unlink(server->daemon->config->socket_path);
+    uv_close((uv_handle_t *)&server->listener, NULL);
+    uv_timer_start(&server->grace, on_grace_over, server->daemon->config->grace_seconds * 1000, 0);
+    LIST_FOR_EACH_SAFE(link, &server->conns)
+    conn_end(CONTAINER_OF(link, struct conn, link));
+    server_check_stopped(server);
+}

@@ -1,0 +1,47 @@
+/*
+ * The listening socket, the connections, and how the daemon stops. Everything on the loop thread. The server owns the
+ * connections and the lock on the socket's path.
+ *
+ * Stopping: no more connections, no more reading; what was read is answered; then the connections close and
+ * the done callback is called, after the grace time at the latest.
+ */
+#ifndef SESSIOND_NET_SERVER_H
+#define SESSIOND_NET_SERVER_H
+
+#include <uv.h>
+
+#include "rpc/request.h"
+
+struct registry;
+
+struct server {
+    uv_loop_t *loop;
+    struct daemon *daemon;
+    struct registry *registry;
+    uv_pipe_t listener;
+    uv_timer_t ticker;  /* looks for stalled connections */
+    uv_timer_t grace;   /* while stopping */
+    uv_check_t flusher; /* after each turn of the loop: writes what has become ready in it */
+    struct list conns;
+    struct list dirty;   /* connections with output */
+    size_t n_requests;   /* at work, those of closed connections included */
+    char scratch[65536]; /* what libuv reads into; copied to its connection at once */
+    bool passed;         /* the socket came from systemd: its path is not ours */
+    bool stopping;
+    void (*on_stopped)(struct server *server);
+};
+
+/* Makes and locks the socket (or takes the one that systemd passed as `passed_fd`, -1: none) and listens.
+ * Return: 0; SESSIOND_BUSY if another daemon has the path; SESSIOND_INVALID after a line in the log; or a fault. */
+int server_open(struct server *server, uv_loop_t *loop, struct daemon *daemon, struct registry *registry,
+                int passed_fd);
+
+void server_stop(struct server *server, void (*on_stopped)(struct server *));
+
+/* For conn: a connection or a request is gone. */
+void server_check_stopped(struct server *server);
+
+/* For the lanes: jobs are done. `arg` is the server. */
+void server_on_jobs(void *arg, struct list *jobs);
+
+#endif

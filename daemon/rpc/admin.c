@@ -1,0 +1,115 @@
+/* hello, ping, info: about the daemon itself. */
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "config.h"
+#include "rpc/methods.h"
+
+static bool speaks_our_protocol(const struct value *range)
+{
+    struct number min = message_number(message_element(range, 0)), max = message_number(message_element(range, 1));
+
+    return min.value <= PROTO_VERSION && PROTO_VERSION <= max.value;
+}
+
+static bool is_range(const struct value *range)
+{
+    return message_n_elements(range) == 2 && message_number(message_element(range, 0)).present &&
+           message_number(message_element(range, 1)).present;
+}
+
+static void pack_limits(struct buf *reply, const struct config *config)
+{
+    const struct {
+        const char *name;
+        uint64_t value;
+    } limits[] = {
+        {"frame_bytes", config->frame_bytes},
+        {"frame_values", PROTO_FRAME_VALUES_MAX},
+        {"frame_depth", PROTO_FRAME_DEPTH_MAX},
+        {"item_bytes", config->item_bytes},
+        {"items", PROTO_ITEMS_MAX},
+        {"json_depth", PROTO_JSON_DEPTH_MAX},
+        {"session_bytes", PROTO_SESSION_MAX},
+        {"key_bytes", PROTO_KEY_MAX},
+        {"answer_bytes", PROTO_ANSWER_MAX},
+        {"answer_items", PROTO_ANSWER_ITEMS_MAX},
+        {"in_flight", config->in_flight},
+    };
+
+    pack_map(reply, N_ELEMENTS(limits));
+    for (size_t i = 0; i < N_ELEMENTS(limits); i++)
+        pack_pair_number(reply, limits[i].name, limits[i].value);
+}
+
+int hello_answer(struct request *request)
+{
+    const struct value *range = request->params.protocol;
+    struct buf *reply;
+
+    if (range && !is_range(range))
+        return request_refuse(request, SESSIOND_INVALID, "protocol: [min, max], two numbers");
+    if (range && !speaks_our_protocol(range))
+        return request_refuse(request, SESSIOND_INVALID, "protocol: this daemon, version %s, speaks protocol %d alone",
+                              SESSIOND_VERSION, PROTO_VERSION);
+    reply = request_answer(request);
+    pack_map(reply, 6);
+    pack_pair_text(reply, "server", slice_of("sessiond"));
+    pack_pair_text(reply, "version", slice_of(SESSIOND_VERSION));
+    pack_pair_number(reply, "protocol", PROTO_VERSION);
+    pack_pair_text(reply, "instance", slice_of(request->daemon->instance));
+    pack_pair_number(reply, "uid", request->owner->uid);
+    pack_text(reply, slice_of("limits"));
+    pack_limits(reply, request->daemon->config);
+    return 0;
+}
+
+int ping_answer(struct request *request)
+{
+    pack_map(request_answer(request), 0);
+    return 0;
+}
+
+static void pack_libraries(struct buf *reply, const struct daemon *daemon)
+{
+    pack_map(reply, N_ELEMENTS(daemon->libraries));
+    for (size_t i = 0; i < N_ELEMENTS(daemon->libraries); i++)
+        pack_pair_text(reply, daemon->libraries[i].name, slice_of(daemon->libraries[i].version));
+}
+
+static void pack_settings(struct buf *reply, const struct config *config)
+{
+    size_t n = 0;
+
+    while (config_settings[n].name)
+        n++;
+    pack_map(reply, n + 3);
+    pack_pair_text(reply, "socket", slice_of(config->socket_path));
+    pack_pair_text(reply, "state_dir", slice_of(config->state_dir));
+    pack_pair_text(reply, "log_level", slice_of(log_level_name(config->log_level)));
+    for (size_t i = 0; i < n; i++)
+        pack_pair_number(reply, config_settings[i].name, config_value(config, &config_settings[i]));
+}
+
+int info_answer(struct request *request)
+{
+    const struct daemon *daemon = request->daemon;
+    struct buf *reply = request_answer(request);
+
+    pack_map(reply, 10);
+    pack_pair_text(reply, "version", slice_of(SESSIOND_VERSION));
+    pack_pair_number(reply, "protocol", PROTO_VERSION);
+    pack_pair_text(reply, "instance", slice_of(daemon->instance));
+    pack_pair_number(reply, "pid", (uint64_t)getpid());
+    pack_pair_number(reply, "uid", request->owner->uid);
+    pack_pair_number(reply, "uptime_us", clock_monotonic_us() - daemon->started_us);
+    pack_pair_number(reply, "connections", daemon->n_connections);
+    pack_text(reply, slice_of("libraries"));
+    pack_libraries(reply, daemon);
+    pack_text(reply, slice_of("settings"));
+    pack_settings(reply, daemon->config);
+    pack_text(reply, slice_of("stores"));
+    pack_array(reply, request->n);
+    buf_append(reply, request->rows.data, request->rows.size);
+    return 0;
+}

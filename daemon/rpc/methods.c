@@ -1,0 +1,84 @@
+#include "rpc/methods.h"
+
+#include <stddef.h>
+
+#include "base/mem.h"
+
+#define FIELD(name, field, type, flags, min, max)                                                                      \
+    {                                                                                                                  \
+        name, type, flags, offsetof(struct params, field), min, max                                                    \
+    }
+
+/* The rows that many methods share. */
+#define SESSION FIELD("session", session, FIELD_TEXT, FIELD_REQUIRED, 1, PROTO_SESSION_MAX)
+#define STORE FIELD("store", store, FIELD_TEXT, FIELD_NIL, 1, PROTO_STORE_MAX + 1)
+#define NUMBER(name) FIELD(#name, name, FIELD_NUMBER, FIELD_NIL, 0, PROTO_NUMBER_MAX)
+#define ITEMS FIELD("items", items, FIELD_TEXT_LIST, FIELD_REQUIRED, 0, PROTO_ITEMS_MAX)
+#define CHANGE                                                                                                         \
+    FIELD("key", key, FIELD_TEXT, FIELD_NIL, 1, PROTO_KEY_MAX),                                                        \
+        FIELD("digest", digest, FIELD_TEXT, FIELD_NIL, 1, PROTO_KEY_MAX), NUMBER(if_revision), NUMBER(if_epoch), STORE
+#define BACKUP FIELD("backup", backup, FIELD_TEXT, FIELD_REQUIRED, RANDOM_ID_SIZE, RANDOM_ID_SIZE)
+
+/* clang-format off */
+static const struct field no_fields[] = {{0}};
+static const struct field hello_fields[] = {
+    FIELD("client", client, FIELD_TEXT, FIELD_NIL, 1, PROTO_CLIENT_NAME_MAX),
+    FIELD("protocol", protocol, FIELD_VALUE, FIELD_NIL, 0, 0),
+    {0}};
+static const struct field get_items_fields[] = {
+    SESSION, NUMBER(limit), NUMBER(after), NUMBER(before),
+    FIELD("max_bytes", max_bytes, FIELD_NUMBER, FIELD_NIL, 1, PROTO_ANSWER_MAX),
+    NUMBER(if_epoch), STORE,
+    {0}};
+static const struct field add_items_fields[] = {SESSION, ITEMS, CHANGE, {0}};
+static const struct field session_fields[] = {SESSION, CHANGE, {0}};
+static const struct field replace_items_fields[] = {
+    SESSION, FIELD("from_seq", from_seq, FIELD_NUMBER, FIELD_NIL, 1, PROTO_NUMBER_MAX), ITEMS, CHANGE,
+    {0}};
+static const struct field list_sessions_fields[] = {
+    FIELD("after", after_id, FIELD_TEXT, FIELD_NIL, 0, PROTO_SESSION_MAX),
+    FIELD("limit", limit, FIELD_NUMBER, FIELD_NIL, 1, PROTO_LIST_MAX),
+    FIELD("prefix", prefix, FIELD_TEXT, FIELD_NIL, 0, PROTO_SESSION_MAX),
+    STORE,
+    {0}};
+static const struct field backup_fields[] = {STORE, {0}};
+static const struct field backup_read_fields[] = {
+    BACKUP, FIELD("offset", offset, FIELD_NUMBER, FIELD_REQUIRED, 0, PROTO_NUMBER_MAX), STORE,
+    {0}};
+static const struct field backup_delete_fields[] = {BACKUP, STORE, {0}};
+
+static const struct method methods[] = {
+    {"hello", hello_fields, .answer = hello_answer},
+    {"ping", no_fields, .answer = ping_answer},
+    {"info", no_fields, JOB_READ, .again = stores_again, .run = stores_run, .answer = info_answer},
+
+    {"get_items", get_items_fields, JOB_READ, .run = get_items_run},
+    {"list_sessions", list_sessions_fields, JOB_READ, .run = list_sessions_run},
+    {"list_stores", no_fields, JOB_READ, .again = stores_again, .run = stores_run, .answer = list_stores_answer},
+
+    {"add_items", add_items_fields, JOB_CHANGE, .check = change_check, .prepare = items_prepare,
+     .run = add_items_run},
+    {"pop_item", session_fields, JOB_CHANGE, .check = change_check, .prepare = items_prepare,
+     .run = pop_item_run},
+    {"clear_session", session_fields, JOB_CHANGE, .check = change_check, .prepare = items_prepare,
+     .run = clear_session_run},
+    {"replace_items", replace_items_fields, JOB_CHANGE, .check = change_check, .prepare = items_prepare,
+     .run = replace_items_run},
+    {"delete_session", session_fields, JOB_CHANGE, .check = change_check, .prepare = items_prepare,
+     .run = delete_session_run},
+
+    {"backup", backup_fields, JOB_STEPS, backup_check, .run = backup_run, .settle = backup_settle,
+     .answer = backup_answer},
+    {"backup_read", backup_read_fields, .check = backup_read_check, .settle = backup_read_settle},
+    {"backup_delete", backup_delete_fields, .check = backup_read_check, .settle = backup_delete_settle,
+     .answer = backup_delete_answer},
+};
+/* clang-format on */
+
+const struct method *method_find(struct slice name)
+{
+    for (size_t i = 0; i < N_ELEMENTS(methods); i++)
+        if (slice_equal(name, slice_of(methods[i].name)))
+            return &methods[i];
+    return NULL;
+}

@@ -1,0 +1,277 @@
+#include "rpc/request.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "base/mem.h"
+#include "config.h"
+#include "proto.h"
+#include "rpc/methods.h"
+
+enum {
+    PREPARE_ON_LOOP = 256 * 1024, /* bytes of a frame whose items the loop checks itself: some 0.2 ms */
+    RETRY_AFTER_MS = 20,
+    REFUSAL_RESERVE = 1024, /* a refusal is at most this long */
+};
+
+/* ---- life ---- */
+
+static void request_freep(struct request **request)
+{
+    request_free(*request);
+}
+
+int request_new(struct request **ret, struct daemon *daemon, struct owner *owner, char *frame, size_t size, char *why)
+{
+    _cleanup_(request_freep) struct request *request = calloc(1, sizeof(*request));
+    bool answerable;
+    int r;
+
+    if (!request) {
+        free(frame);
+        return fault(ENOMEM, "request");
+    }
+    list_init(&request->link);
+    list_init(&request->job.link);
+    request->daemon = daemon;
+    request->owner = owner;
+    request->frame = frame;
+    request->frame_size = size;
+
+    r = message_parse(&request->message, (struct slice){frame, size}, &answerable, why);
+    if (r < 0)
+        return fault(r, "parse a message");
+    if (r && answerable)
+        r = request_refuse(request, r, "%s", why);
+    else if (r)
+        return r;
+    else if (request->message.type != MESSAGE_REQUEST) {
+        snprintf(why, MESSAGE_WHY_SIZE, "only requests are taken from a client");
+        return SESSIOND_INVALID;
+    }
+    request->outcome = r;
+    *ret = TAKE(request);
+    return 0;
+}
+
+void request_free(struct request *request)
+{
+    if (!request)
+        return;
+    message_deinit(&request->message);
+    buf_deinit(&request->rows);
+    buf_deinit(&request->reply);
+    free(request->frame);
+    free(request);
+}
+
+/* ---- answers ---- */
+
+int request_refuse(struct request *request, int code, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(request->details.why, sizeof(request->details.why), format, args);
+    va_end(args);
+    return code;
+}
+
+struct buf *request_answer(struct request *request)
+{
+    pack_response(&request->reply, request->message.msgid);
+    return &request->reply;
+}
+
+static void pack_details(struct buf *reply, int code, const struct details *details)
+{
+    bool conflict = code == SESSIOND_CONFLICT, busy = code == SESSIOND_BUSY;
+
+    pack_map(reply, 2 + (size_t)details->item.present + (size_t)details->limit.present + 2 * (size_t)conflict + busy);
+    pack_pair_text(reply, "code", slice_of(proto_code_name(code)));
+    pack_pair_text(reply, "message", slice_of(details->why[0] ? details->why : proto_code_meaning(code)));
+    if (details->item.present)
+        pack_pair_number(reply, "item", details->item.value);
+    if (details->limit.present)
+        pack_pair_number(reply, "limit", details->limit.value);
+    if (conflict) {
+        pack_pair_number(reply, "revision", details->revision);
+        pack_pair_number(reply, "epoch", details->epoch);
+    }
+    if (busy)
+        pack_pair_number(reply, "retry_after_ms", RETRY_AFTER_MS);
+}
+
+/* The one place where a code becomes an answer. */
+static enum request_stage finish(struct request *request)
+{
+    int code = request->outcome < 0 ? SESSIOND_INTERNAL : request->outcome;
+
+    if (request->outcome < 0)
+        request->details = (struct details){0};
+    if (code) {
+        request->reply.size = 0;
+        request->reply.failed = false;
+        pack_refusal(&request->reply, request->message.msgid);
+        pack_details(&request->reply, code, &request->details);
+        pack_nil(&request->reply);
+    }
+    return REQUEST_DONE;
+}
+
+/* ---- stages ---- */
+
+static int read_parameters(struct request *request)
+{
+    const struct message *message = &request->message;
+    char why[MESSAGE_WHY_SIZE];
+    int r;
+
+    request->method = method_find(message->method);
+    if (!request->method)
+        return request_refuse(request, SESSIOND_UNKNOWN_METHOD, "there is no method \"%.*s\"",
+                              (int)(message->method.size > 64 ? 64 : message->method.size), message->method.data);
+    r = message_read(message, message->params, request->method->fields, MESSAGE_REFUSE_UNKNOWN, &request->params, why);
+    if (r < 0)
+        return fault(r, "read parameters");
+    if (r)
+        return request_refuse(request, r, "%s", why);
+    return request->method->check ? request->method->check(request) : 0;
+}
+
+static int on_lane(struct job *job, const struct engine_table *table, struct engine *engine, bool *ret_more)
+{
+    struct request *request = CONTAINER_OF(job, struct request, job);
+    int r;
+
+    request->n = request->n_kept;
+    request->rows.size = request->rows_kept;
+    request->reply.size = 0;
+    if (!buf_reserve(&request->reply, REFUSAL_RESERVE))
+        return fault(ENOMEM, "reserve an answer");
+    r = request->method->run(request, table, engine, ret_more);
+    if (r == 0 && (request->reply.failed || request->rows.failed))
+        return fault(ENOMEM, "make an answer");
+    return r;
+}
+
+/* A change with a key leaves a receipt, and one with items leaves items: these make a store that is not there. */
+static bool makes_store(const struct request *request)
+{
+    return request->method->kind == JOB_CHANGE && (request->params.key.data || request->params.items.n > 0);
+}
+
+static int find_store(struct request *request)
+{
+    struct slice name = request->params.store;
+    int r = owner_store(request->owner, name, makes_store(request), &request->store);
+
+    if (r == SESSIOND_INVALID)
+        return request_refuse(request, r, "store: a name is 1 to 127 of a-z 0-9 . _ -, and begins with a-z 0-9");
+    if (r == SESSIOND_NOT_FOUND)
+        return request_refuse(request, r, "no shared store of this name is declared for you");
+    if (r == SESSIOND_TOO_LARGE) {
+        request->details.limit = (struct number){true, request->daemon->config->stores_per_owner};
+        return request_refuse(request, r, "too many stores");
+    }
+    return r;
+}
+
+static int submit(struct request *request)
+{
+    request->job.store = &request->store->lane;
+    request->job.kind = request->method->kind;
+    request->job.run = on_lane;
+    request->job.size = request->frame_size;
+    request->n_kept = request->n;
+    request->rows_kept = request->rows.size;
+    return lane_submit(&request->job);
+}
+
+/* Each of these begins a stage. Return: true if something else has to happen before the next one. */
+static bool begin_prepare(struct request *request, enum request_stage *ret)
+{
+    request->stage = STAGE_PREPARE;
+    if (request->outcome || !request->method->prepare)
+        return false;
+    *ret = REQUEST_WORK;
+    if (request->frame_size > PREPARE_ON_LOOP)
+        return true;
+    request_work(request);
+    return false;
+}
+
+static bool begin_store(struct request *request, enum request_stage *ret)
+{
+    const struct method *method = request->method;
+    bool first = request->stage != STAGE_STORE;
+
+    request->stage = STAGE_STORE;
+    if (!method || !method->run || (first && request->outcome))
+        return false;
+    if (method->again && !method->again(request, request->outcome)) {
+        request->outcome = 0;
+        return false;
+    }
+    if (!method->again && (!first || (request->outcome = find_store(request))))
+        return false;
+    request->outcome = submit(request);
+    *ret = REQUEST_WAIT;
+    return request->outcome == 0;
+}
+
+static bool begin_settle(struct request *request, enum request_stage *ret)
+{
+    request->stage = STAGE_SETTLE;
+    *ret = REQUEST_WORK;
+    return !request->outcome && request->method->settle;
+}
+
+static void make_answer(struct request *request)
+{
+    if (request->outcome || !request->method->answer)
+        return;
+    request->outcome = request->method->answer(request);
+    if (!request->outcome && (request->reply.failed || request->rows.failed))
+        request->outcome = fault(ENOMEM, "make an answer");
+}
+
+enum request_stage request_step(struct request *request)
+{
+    enum request_stage next;
+
+    switch (request->stage) {
+    case STAGE_CHECK:
+        if (!request->outcome)
+            request->outcome = read_parameters(request);
+        if (begin_prepare(request, &next))
+            return next;
+        /* fall through */
+    case STAGE_PREPARE:
+        if (begin_store(request, &next))
+            return next;
+        break;
+    case STAGE_STORE:
+        request->outcome = request->job.outcome;
+        if (begin_store(request, &next))
+            return next;
+        break;
+    case STAGE_SETTLE:
+        make_answer(request);
+        return finish(request);
+    }
+    if (begin_settle(request, &next))
+        return next;
+    make_answer(request);
+    return finish(request);
+}
+
+void request_work(struct request *request)
+{
+    const struct method *method = request->method;
+
+    request->outcome = request->stage == STAGE_PREPARE ? method->prepare(request) : method->settle(request);
+}

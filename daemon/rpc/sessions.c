@@ -1,0 +1,108 @@
+/* What sessions and stores there are. */
+#include "rpc/methods.h"
+
+static int pack_session(void *arg, const struct session_info *session)
+{
+    struct request *request = arg;
+    struct buf *rows = &request->rows;
+
+    request->n++;
+    pack_map(rows, 8);
+    pack_pair_text(rows, "id", session->id);
+    pack_pair_number(rows, "count", session->count);
+    pack_pair_number(rows, "bytes", session->bytes);
+    pack_pair_number(rows, "head_seq", session->head_seq);
+    pack_pair_number(rows, "revision", session->revision);
+    pack_pair_number(rows, "epoch", session->epoch);
+    pack_pair_number(rows, "created_us", session->created_us);
+    pack_pair_number(rows, "updated_us", session->updated_us);
+    return 0;
+}
+
+int list_sessions_run(struct request *request, const struct engine_table *table, struct engine *engine, bool *ret_more)
+{
+    const struct params *params = &request->params;
+    struct session_range range = {
+        .after = params->after_id,
+        .prefix = params->prefix,
+        .limit = params->limit.present ? params->limit.value : PROTO_LIST_MAX,
+    };
+    struct buf *reply;
+    bool more;
+    int r;
+
+    (void)ret_more;
+    r = table->list_sessions(engine, &range, pack_session, request, &more);
+    if (r)
+        return r;
+    reply = request_answer(request);
+    pack_map(reply, 2);
+    pack_text(reply, slice_of("sessions"));
+    pack_array(reply, request->n);
+    buf_append(reply, request->rows.data, request->rows.size);
+    pack_pair_bool(reply, "more", more);
+    return 0;
+}
+
+/* ---- from store to store: list_stores and info ---- */
+
+static void pack_store(struct request *request, const struct engine_table *table, const struct store_sizes *sizes)
+{
+    struct buf *rows = &request->rows;
+    const struct store *store = request->store;
+
+    request->n++;
+    pack_map(rows, 6);
+    pack_pair_text(rows, "name", slice_of(store->name));
+    pack_pair_text(rows, "engine", slice_of(table->name));
+    pack_pair_text(rows, "durability", slice_of(store->directory ? "full" : "volatile"));
+    if (sizes) {
+        pack_pair_number(rows, "sessions", sizes->sessions);
+        pack_pair_number(rows, "bytes", sizes->bytes);
+        pack_pair_number(rows, "log_bytes", sizes->log_bytes);
+    } else {
+        pack_pair_nil(rows, "sessions");
+        pack_pair_nil(rows, "bytes");
+        pack_pair_nil(rows, "log_bytes");
+    }
+}
+
+int stores_run(struct request *request, const struct engine_table *table, struct engine *engine, bool *ret_more)
+{
+    struct store_sizes sizes;
+    int r;
+
+    (void)ret_more;
+    r = table->sizes(engine, &sizes);
+    if (r == 0)
+        pack_store(request, table, &sizes);
+    return r;
+}
+
+bool stores_again(struct request *request, int outcome)
+{
+    struct list *stores = &request->owner->stores, *link = stores->next;
+
+    if (request->store) {
+        if (outcome) /* it cannot be opened at the moment, and is listed all the same */
+            pack_store(request, request->store->lane.table, NULL);
+        link = request->store->link.next;
+    }
+    while (link != stores && !CONTAINER_OF(link, struct store, link)->exists)
+        link = link->next;
+    if (link == stores)
+        return false;
+    request->store = CONTAINER_OF(link, struct store, link);
+    return true;
+}
+
+int list_stores_answer(struct request *request)
+{
+    struct buf *reply = request_answer(request);
+
+    pack_map(reply, 1);
+    pack_text(reply, slice_of("stores"));
+    pack_array(reply, request->n);
+    buf_append(reply, request->rows.data, request->rows.size);
+    return 0;
+}

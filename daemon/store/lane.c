@@ -1,0 +1,496 @@
+#include "store/lane.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include <uv.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "config.h"
+#include "store/engine.h"
+
+enum { IDLE_SECONDS = 60 }; /* how often an idle lane looks after its stores */
+
+struct lane {
+    struct lanes *lanes;
+    pthread_t thread;
+
+    pthread_mutex_t lock;
+    pthread_cond_t wake;  /* there is work, or it is time to stop */
+    struct list ready;    /* stores with waiting jobs, in turn */
+    size_t n_jobs, bytes; /* waiting */
+    bool stopping;
+
+    /* The lane's own. */
+    struct list open; /* stores, the most recently used last */
+    size_t n_open;
+};
+
+struct lanes {
+    const struct config *config;
+    jobs_done_fn on_done;
+    void *arg;
+    uv_async_t wake; /* the loop: jobs are done */
+
+    pthread_mutex_t lock;
+    struct list done; /* jobs */
+
+    size_t next; /* lane for the next store */
+    size_t n;
+    struct lane lane[];
+};
+
+/* ---- handing jobs back ---- */
+
+static void hand_back(struct lanes *lanes, struct list *jobs)
+{
+    bool first;
+
+    if (list_is_empty(jobs))
+        return;
+    pthread_mutex_lock(&lanes->lock);
+    first = list_is_empty(&lanes->done);
+    list_splice(&lanes->done, jobs);
+    pthread_mutex_unlock(&lanes->lock);
+    if (first)
+        uv_async_send(&lanes->wake);
+}
+
+static void hand_back_one(struct lanes *lanes, struct job *job)
+{
+    struct list jobs;
+
+    list_init(&jobs);
+    list_append(&jobs, &job->link);
+    hand_back(lanes, &jobs);
+}
+
+static void on_jobs_done(uv_async_t *wake)
+{
+    struct lanes *lanes = CONTAINER_OF(wake, struct lanes, wake);
+    struct list jobs;
+
+    list_init(&jobs);
+    pthread_mutex_lock(&lanes->lock);
+    list_splice(&jobs, &lanes->done);
+    pthread_mutex_unlock(&lanes->lock);
+    if (!list_is_empty(&jobs))
+        lanes->on_done(lanes->arg, &jobs);
+}
+
+/* ---- opening and closing stores ---- */
+
+static void close_store(struct lane *lane, struct lane_store *store)
+{
+    struct job *steps = TAKE(store->steps);
+
+    if (steps) {
+        steps->outcome = SESSIOND_UNAVAILABLE;
+        hand_back_one(lane->lanes, steps);
+    }
+    if (!store->engine)
+        return;
+    store->table->close(TAKE(store->engine));
+    store->tend = false;
+    list_remove(&store->open);
+    lane->n_open--;
+}
+
+/* Closes the store that was not used for longest, if there are too many. */
+static void close_oldest(struct lane *lane, const struct lane_store *keep)
+{
+    if (lane->n_open <= lane->lanes->config->open_stores)
+        return;
+    LIST_FOR_EACH(link, &lane->open)
+    {
+        struct lane_store *store = CONTAINER_OF(link, struct lane_store, open);
+
+        if (store != keep && store->directory && !store->steps) {
+            close_store(lane, store);
+            return;
+        }
+    }
+}
+
+/* Return: 0, or what the jobs that wait for the store are answered with. */
+static int open_store(struct lane *lane, struct lane_store *store)
+{
+    int r;
+
+    if (store->engine) {
+        list_remove(&store->open);
+        list_append(&lane->open, &store->open);
+        return 0;
+    }
+    r = store->table->open(&store->engine, store->directory, lane->lanes->config);
+    if (r)
+        return r < 0 ? SESSIOND_UNAVAILABLE : r;
+    list_append(&lane->open, &store->open);
+    lane->n_open++;
+    close_oldest(lane, store);
+    return 0;
+}
+
+/* After damage or an I/O error nothing that SQLite holds in memory is trusted: the store is closed without touching its
+ * files, and opened anew, synced first, by whoever needs it next. */
+static void close_if_broken(struct lane *lane, struct lane_store *store)
+{
+    if (!store->engine || !store->table->is_broken(store->engine))
+        return;
+    log_error("store_closed why=\"an I/O error or damage\" store=\"%s\"",
+              store->directory ? store->directory : "memory");
+    close_store(lane, store);
+}
+
+/* ---- batches ---- */
+
+static struct job *job_of(struct list *link)
+{
+    return CONTAINER_OF(link, struct job, link);
+}
+
+static void answer_all(struct list *batch, int outcome)
+{
+    LIST_FOR_EACH(link, batch)
+    job_of(link)->outcome = outcome;
+}
+
+static bool batch_writes(struct list *batch)
+{
+    LIST_FOR_EACH(link, batch)
+    {
+        if (job_of(link)->kind == JOB_CHANGE)
+            return true;
+    }
+    return false;
+}
+
+/* What the jobs of a batch are told whose commit failed. A refusal may have been due to a neighbour that is not stored
+ * now, and a read may have seen one: these are asked to come again. */
+static void answer_failed_commit(struct list *batch, int r)
+{
+    LIST_FOR_EACH(link, batch)
+    {
+        struct job *job = job_of(link);
+
+        job->outcome = job->kind == JOB_CHANGE && job->outcome == 0 ? r : SESSIOND_UNAVAILABLE;
+    }
+}
+
+/* Runs the jobs in one transaction. Return: 0 (all have their outcome), or an outcome or fault with which the
+ * transaction was rolled back, and nothing of it is stored. */
+static int run_together(struct lane_store *store, struct list *batch)
+{
+    const struct engine_table *table = store->table;
+    bool more;
+    int r;
+
+    r = table->begin(store->engine, batch_writes(batch));
+    if (r)
+        return r;
+    LIST_FOR_EACH(link, batch)
+    {
+        struct job *job = job_of(link);
+
+        job->outcome = job->run(job, table, store->engine, &more);
+        if (job->outcome < 0 || job->outcome == SESSIOND_FULL) {
+            r = job->outcome;
+            table->rollback(store->engine);
+            return r;
+        }
+    }
+    r = table->commit(store->engine);
+    if (r == SESSIOND_UNCERTAIN) {
+        answer_failed_commit(batch, r);
+        return 0;
+    }
+    return r;
+}
+
+/* A batch that failed is run again job by job, so that only the guilty one fails. */
+static void run_apart(struct lane *lane, struct lane_store *store, struct list *batch)
+{
+    struct list one, done;
+    struct list *link;
+    int r;
+
+    list_init(&done);
+    while ((link = list_pop(batch))) {
+        list_init(&one);
+        list_append(&one, link);
+        r = store->engine ? run_together(store, &one) : SESSIOND_UNAVAILABLE;
+        if (r)
+            answer_all(&one, r);
+        close_if_broken(lane, store);
+        list_splice(&done, &one);
+    }
+    list_splice(batch, &done);
+}
+
+static void begin_steps(struct lane_store *store, struct list *batch)
+{
+    struct job *job = job_of(batch->next);
+
+    if (store->steps) {
+        job->outcome = SESSIOND_BUSY;
+        return;
+    }
+    list_remove(&job->link);
+    store->steps = job;
+}
+
+static void run_batch(struct lane *lane, struct lane_store *store, struct list *batch)
+{
+    int r = open_store(lane, store);
+
+    if (r) {
+        answer_all(batch, r);
+    } else if (job_of(batch->next)->kind == JOB_STEPS) {
+        begin_steps(store, batch);
+    } else {
+        r = run_together(store, batch);
+        close_if_broken(lane, store);
+        if (r && batch->next->next == batch)
+            answer_all(batch, r);
+        else if (r)
+            run_apart(lane, store, batch);
+    }
+    hand_back(lane->lanes, batch);
+}
+
+/* ---- between batches ---- */
+
+/* One step of housekeeping and one of a long job. Return: whether there is more to do for this store. */
+static bool tend_store(struct lane *lane, struct lane_store *store)
+{
+    bool more = false;
+    struct job *job;
+    int r;
+
+    if (!store->engine)
+        return false;
+    if (store->table->tend(store->engine, &store->tend))
+        store->tend = false; /* it has been logged; the next batch meets it again */
+    if (store->steps) {
+        job = store->steps;
+        r = job->run(job, store->table, store->engine, &more);
+        if (r || !more) {
+            store->steps = NULL;
+            job->outcome = r;
+            hand_back_one(lane->lanes, job);
+        }
+    }
+    close_if_broken(lane, store);
+    return store->tend || store->steps;
+}
+
+static bool tend_all(struct lane *lane)
+{
+    bool more = false;
+
+    LIST_FOR_EACH_SAFE(link, &lane->open)
+    more |= tend_store(lane, CONTAINER_OF(link, struct lane_store, open));
+    return more;
+}
+
+/* ---- the thread ---- */
+
+static bool batch_is_full(const struct config *config, size_t n, size_t bytes, const struct job *next)
+{
+    return n > 0 && (n >= config->batch_requests || bytes + next->size > config->batch_bytes);
+}
+
+/* Takes the next store's jobs, as many as share a transaction. Called with the lock held. Return: the store, or NULL.
+ */
+static struct lane_store *take_batch(struct lane *lane, struct list *batch)
+{
+    const struct config *config = lane->lanes->config;
+    struct list *link = list_pop(&lane->ready);
+    struct lane_store *store;
+    size_t n = 0, bytes = 0;
+
+    if (!link)
+        return NULL;
+    store = CONTAINER_OF(link, struct lane_store, ready);
+    while (!list_is_empty(&store->waiting)) {
+        struct job *job = job_of(store->waiting.next);
+
+        if (batch_is_full(config, n, bytes, job) || (n > 0 && job->kind == JOB_STEPS))
+            break;
+        list_remove(&job->link);
+        list_append(batch, &job->link);
+        n++;
+        bytes += job->size;
+        if (job->kind == JOB_STEPS)
+            break;
+    }
+    store->n_waiting -= n;
+    lane->n_jobs -= n;
+    lane->bytes -= bytes;
+    if (!list_is_empty(&store->waiting))
+        list_append(&lane->ready, &store->ready);
+    return store;
+}
+
+/* Waits for a batch; with `idle_work` it does not wait, and without it not longer than it may. Return: false to stop.
+ */
+static bool next_batch(struct lane *lane, bool idle_work, struct list *batch, struct lane_store **ret)
+{
+    struct timespec until;
+    bool stop;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += IDLE_SECONDS;
+    list_init(batch);
+    pthread_mutex_lock(&lane->lock);
+    while (!(*ret = take_batch(lane, batch)) && !lane->stopping && !idle_work)
+        idle_work = pthread_cond_timedwait(&lane->wake, &lane->lock, &until) == ETIMEDOUT;
+    stop = !*ret && lane->stopping;
+    pthread_mutex_unlock(&lane->lock);
+    return !stop;
+}
+
+static void *run_lane(void *arg)
+{
+    struct lane *lane = arg;
+    struct lane_store *store;
+    struct list batch;
+    bool idle_work = false;
+
+    while (next_batch(lane, idle_work, &batch, &store)) {
+        if (store) {
+            run_batch(lane, store, &batch);
+            idle_work = idle_work ? tend_all(lane) : tend_store(lane, store);
+        } else {
+            idle_work = tend_all(lane);
+        }
+    }
+    LIST_FOR_EACH_SAFE(link, &lane->open)
+    close_store(lane, CONTAINER_OF(link, struct lane_store, open));
+    return NULL;
+}
+
+/* ---- for the loop ---- */
+
+void lane_adopt(struct lanes *lanes, struct lane_store *store, const struct engine_table *table, const char *directory)
+{
+    *store = (struct lane_store){.table = table, .directory = directory};
+    store->lane = &lanes->lane[lanes->next++ % lanes->n];
+    list_init(&store->waiting);
+    list_init(&store->ready);
+    list_init(&store->open);
+}
+
+int lane_submit(struct job *job)
+{
+    struct lane_store *store = job->store;
+    struct lane *lane = store->lane;
+    const struct config *config = lane->lanes->config;
+    int r = 0;
+
+    pthread_mutex_lock(&lane->lock);
+    if (lane->n_jobs >= config->lane_requests || (lane->n_jobs > 0 && lane->bytes + job->size > config->lane_bytes)) {
+        r = SESSIOND_BUSY;
+    } else {
+        lane->n_jobs++;
+        lane->bytes += job->size;
+        if (store->n_waiting++ == 0)
+            list_append(&lane->ready, &store->ready);
+        list_append(&store->waiting, &job->link);
+        pthread_cond_signal(&lane->wake);
+    }
+    pthread_mutex_unlock(&lane->lock);
+    return r;
+}
+
+/* Signals are the loop's business: a new thread inherits a mask that blocks them all. */
+static int start_lane(struct lane *lane, struct lanes *lanes, size_t index)
+{
+    pthread_condattr_t monotonic;
+    sigset_t all, before;
+    char name[16];
+    int error;
+
+    lane->lanes = lanes;
+    list_init(&lane->ready);
+    list_init(&lane->open);
+    pthread_mutex_init(&lane->lock, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&lane->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&lane->thread, NULL, run_lane, lane);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error)
+        return fault(error, "start a lane");
+    snprintf(name, sizeof(name), "lane-%zu", index);
+    pthread_setname_np(lane->thread, name);
+    return 0;
+}
+
+int lanes_open(struct lanes **ret, uv_loop_t *loop, const struct config *config, jobs_done_fn done, void *arg)
+{
+    struct lanes *lanes = calloc(1, sizeof(*lanes) + config->lanes * sizeof(struct lane));
+    int r;
+
+    if (!lanes)
+        return fault(ENOMEM, "lanes");
+    lanes->config = config;
+    lanes->on_done = done;
+    lanes->arg = arg;
+    list_init(&lanes->done);
+    pthread_mutex_init(&lanes->lock, NULL);
+    r = uv_async_init(loop, &lanes->wake, on_jobs_done);
+    if (r) {
+        free(lanes);
+        return fault(r, "lanes");
+    }
+    for (; lanes->n < config->lanes; lanes->n++)
+        if ((r = start_lane(&lanes->lane[lanes->n], lanes, lanes->n)))
+            return r; /* at start only, and then the process ends */
+    *ret = lanes;
+    return 0;
+}
+
+int lanes_stop(struct lanes *lanes, uint64_t deadline_us)
+{
+    struct timespec until = {(time_t)(deadline_us / 1000000), (long)(deadline_us % 1000000) * 1000};
+
+    for (size_t i = 0; i < lanes->n; i++) {
+        pthread_mutex_lock(&lanes->lane[i].lock);
+        lanes->lane[i].stopping = true;
+        pthread_cond_signal(&lanes->lane[i].wake);
+        pthread_mutex_unlock(&lanes->lane[i].lock);
+    }
+    for (size_t i = 0; i < lanes->n; i++) {
+        if (pthread_clockjoin_np(lanes->lane[i].thread, NULL, CLOCK_MONOTONIC, &until)) {
+            log_error("lane_stuck lane=%zu", i);
+            return SESSIOND_UNAVAILABLE;
+        }
+        pthread_mutex_destroy(&lanes->lane[i].lock);
+        pthread_cond_destroy(&lanes->lane[i].wake);
+    }
+    return 0;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct lanes *lanes = CONTAINER_OF(handle, struct lanes, wake);
+
+    pthread_mutex_destroy(&lanes->lock);
+    free(lanes);
+}
+
+void lanes_close(struct lanes *lanes)
+{
+    uv_close((uv_handle_t *)&lanes->wake, on_closed);
+}

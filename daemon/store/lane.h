@@ -1,0 +1,80 @@
+/*
+ * Lanes: threads that own stores. A lane takes everything that waits for one store, runs it in one transaction,
+ * commits, and hands the jobs back to the loop: group commit. Stores take turns; the jobs of one store run in the order
+ * in which they were submitted.
+ *
+ * A job is embedded in what wants it done (a request). From lane_submit until the done callback the lane owns it and
+ * all it points at; before and after, the loop does. The queues are the only things that both touch, under a lock.
+ * Everything here is called on the loop thread, but for the run function of a job.
+ */
+#ifndef SESSIOND_STORE_LANE_H
+#define SESSIOND_STORE_LANE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/list.h"
+
+struct config;
+struct engine;
+struct engine_table;
+struct job;
+struct lane;
+struct lanes;
+struct lane_store;
+struct uv_loop_s;
+
+enum job_kind {
+    JOB_READ,   /* shares a transaction; changes nothing */
+    JOB_CHANGE, /* shares a transaction */
+    JOB_STEPS,  /* outside of transactions, again and again between batches, until *ret_more is false */
+};
+
+/* On the lane's thread. May run twice (after a rollback) and then starts from scratch. What it allocates for the answer
+ * it allocates here, before the commit. Return: 0, an outcome, or a fault: what the job's outcome becomes. */
+typedef int (*job_run_fn)(struct job *job, const struct engine_table *table, struct engine *engine, bool *ret_more);
+
+/* On the loop thread: jobs are back, job->outcome says how it went. They are linked by job->link. */
+typedef void (*jobs_done_fn)(void *arg, struct list *jobs);
+
+struct job {
+    struct list link;
+    struct lane_store *store;
+    enum job_kind kind;
+    job_run_fn run;
+    size_t size; /* bytes that it holds while it waits */
+    int outcome; /* 0: done and committed; an outcome; or a fault */
+};
+
+/* A store, as its lane sees it. Embedded in struct store; set up by lane_adopt, then the lane's. */
+struct lane_store {
+    struct lane *lane;
+    const struct engine_table *table;
+    const char *directory; /* NULL: volatile */
+    struct list waiting;   /* jobs, under the lane's lock */
+    size_t n_waiting;      /* the same */
+    struct list ready;     /* in the lane's list of stores with waiting jobs, under its lock */
+    struct list open;      /* in the lane's list of open stores, the most recently used last */
+    struct engine *engine; /* NULL: closed */
+    struct job *steps;     /* the job that is run between batches, NULL: none */
+    bool tend;             /* housekeeping has more to do */
+};
+
+/* Starts the threads. Return: 0 or a fault. */
+int lanes_open(struct lanes **ret, struct uv_loop_s *loop, const struct config *config, jobs_done_fn done, void *arg);
+
+/* Puts a store on a lane. */
+void lane_adopt(struct lanes *lanes, struct lane_store *store, const struct engine_table *table, const char *directory);
+
+/* Hands a job over. Return: 0, or SESSIOND_BUSY if the lane's queue is full. */
+int lane_submit(struct job *job);
+
+/* Stops the threads when their queues are empty; each closes its stores. Waits for them until `deadline_us` of the
+ * monotonic clock. Return: 0, or SESSIOND_UNAVAILABLE if one is stuck: the process should end without more ado. */
+int lanes_stop(struct lanes *lanes, uint64_t deadline_us);
+
+/* After lanes_stop returned 0: closes the loop's handle; frees when that is done. */
+void lanes_close(struct lanes *lanes);
+
+#endif

@@ -1,0 +1,461 @@
+#include "store/sqlite.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "config.h"
+#include "store/sqlite_schema.h"
+
+enum { PAGE_SIZE = 4096 };
+
+static const char *const statement_texts[SQL_N] = {
+#define SQLITE_STATEMENT_TEXT(name, text) text,
+    SQLITE_STATEMENTS(SQLITE_STATEMENT_TEXT)
+#undef SQLITE_STATEMENT_TEXT
+};
+
+/* ---- errors and steps ---- */
+
+int sqlite_judge(sqlite3 *db, int rc, const char *what)
+{
+    const char *message = db ? sqlite3_errmsg(db) : sqlite3_errstr(rc);
+
+    if ((rc & 0xff) == SQLITE_FULL)
+        return SESSIOND_FULL;
+    log_error("sqlite what=\"%s\" code=%d error=\"%s\"", what, rc, message);
+    switch (rc & 0xff) {
+    case SQLITE_NOMEM:
+        return fault(ENOMEM, what);
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+        return fault(EBADMSG, what);
+    case SQLITE_CANTOPEN:
+        return fault(ENOENT, what);
+    default:
+        return fault(rc == SQLITE_IOERR_NOMEM ? ENOMEM : EIO, what);
+    }
+}
+
+int sqlite_fault(struct engine *engine, int rc, const char *what)
+{
+    switch (rc & 0xff) {
+    case SQLITE_FULL:
+    case SQLITE_NOMEM:
+        break;
+    default:
+        engine->broken = true;
+    }
+    return sqlite_judge(engine->db, rc, what);
+}
+
+sqlite3_stmt *sqlite_use(struct engine *engine, enum statement which)
+{
+    return engine->statements[which];
+}
+
+int sqlite_step(struct engine *engine, sqlite3_stmt *statement, bool *ret_row)
+{
+    int rc = sqlite3_step(statement);
+
+    if (rc == SQLITE_ROW) {
+        *ret_row = true;
+        return 0;
+    }
+    *ret_row = false;
+    if (rc != SQLITE_DONE) {
+        int r = sqlite_fault(engine, rc, sqlite3_sql(statement));
+
+        sqlite3_reset(statement);
+        return r;
+    }
+    sqlite3_reset(statement);
+    return 0;
+}
+
+int sqlite_run(struct engine *engine, sqlite3_stmt *statement)
+{
+    bool row;
+    int r = sqlite_step(engine, statement, &row);
+
+    sqlite3_reset(statement);
+    return r;
+}
+
+void sqlite_bind_slice(sqlite3_stmt *statement, int index, struct slice slice)
+{
+    if (!slice.data)
+        sqlite3_bind_null(statement, index);
+    else if (slice.size == 0)
+        sqlite3_bind_zeroblob(statement, index, 0);
+    else
+        sqlite3_bind_blob64(statement, index, slice.data, slice.size, SQLITE_STATIC);
+}
+
+struct slice sqlite_column_slice(sqlite3_stmt *statement, int index)
+{
+    const char *data = sqlite3_column_blob(statement, index);
+
+    return (struct slice){data, data ? (size_t)sqlite3_column_bytes(statement, index) : 0};
+}
+
+/* ---- transactions ---- */
+
+static int sqlite_begin(struct engine *engine, bool writes)
+{
+    return sqlite_run(engine, sqlite_use(engine, writes ? SQL_BEGIN_WRITE : SQL_BEGIN_READ));
+}
+
+static void sqlite_rollback(struct engine *engine)
+{
+    engine->now = engine->committed;
+    /* After some errors SQLite has rolled back by itself already. */
+    if (!sqlite3_get_autocommit(engine->db) && sqlite_run(engine, sqlite_use(engine, SQL_ROLLBACK)))
+        engine->broken = true;
+}
+
+static int sqlite_commit(struct engine *engine)
+{
+    int rc = sqlite3_step(sqlite_use(engine, SQL_COMMIT));
+
+    sqlite3_reset(sqlite_use(engine, SQL_COMMIT));
+    if (rc == SQLITE_DONE) {
+        engine->committed = engine->now;
+        return 0;
+    }
+    if ((rc & 0xff) == SQLITE_FULL) { /* the frame that would make it valid is not in the log */
+        sqlite_rollback(engine);
+        return SESSIOND_FULL;
+    }
+    /* Whether the log's last frame reached the disk is not known; only reopening can tell. */
+    sqlite_judge(engine->db, rc, "commit");
+    engine->broken = true;
+    sqlite_rollback(engine);
+    return SESSIOND_UNCERTAIN;
+}
+
+static bool sqlite_is_broken(const struct engine *engine)
+{
+    return engine->broken;
+}
+
+/* ---- opening ---- */
+
+static const struct {
+    int what, value;
+} db_switches[] = {
+    {SQLITE_DBCONFIG_DEFENSIVE, 1},
+    {SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0},
+    {SQLITE_DBCONFIG_ENABLE_TRIGGER, 0},
+    {SQLITE_DBCONFIG_ENABLE_VIEW, 0},
+    {SQLITE_DBCONFIG_DQS_DML, 0},
+    {SQLITE_DBCONFIG_DQS_DDL, 0},
+    {SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 0},
+};
+
+static const struct {
+    int what, value;
+} db_limits[] = {
+    {SQLITE_LIMIT_SQL_LENGTH, 100000}, {SQLITE_LIMIT_VARIABLE_NUMBER, 32}, {SQLITE_LIMIT_COLUMN, 100},
+    {SQLITE_LIMIT_EXPR_DEPTH, 20},     {SQLITE_LIMIT_ATTACHED, 0},         {SQLITE_LIMIT_COMPOUND_SELECT, 3},
+};
+
+/* A pragma that must answer with a certain value, or the promise of this daemon does not hold. */
+struct pragma {
+    const char *text;
+    const char *want; /* NULL: it has no answer */
+};
+
+static const struct pragma pragmas_first[] = {
+    {"PRAGMA locking_mode = EXCLUSIVE", "exclusive"}, /* before the first look into the WAL: no -shm file */
+    {"PRAGMA mmap_size = 0", NULL},
+    {NULL, NULL},
+};
+static const struct pragma pragmas_disk[] = {
+    {"PRAGMA journal_mode = WAL", "wal"},
+    {"PRAGMA synchronous = FULL", NULL},
+    {"PRAGMA synchronous", "2"},
+    {NULL, NULL},
+};
+static const struct pragma pragmas_volatile[] = {
+    {"PRAGMA journal_mode = MEMORY", "memory"},
+    {NULL, NULL},
+};
+static const struct pragma pragmas_all[] = {
+    {"PRAGMA temp_store = MEMORY", NULL},
+    {"PRAGMA secure_delete = ON", "1"},
+    {"PRAGMA cell_size_check = ON", NULL},
+    {"PRAGMA wal_autocheckpoint = 0", "0"}, /* checkpoints are made by sqlite_tend */
+    {NULL, NULL},
+};
+
+static int run_pragma(struct engine *engine, const struct pragma *pragma)
+{
+    sqlite3_stmt *statement;
+    const char *got;
+    int r = 0, rc = sqlite3_prepare_v2(engine->db, pragma->text, -1, &statement, NULL);
+
+    if (rc != SQLITE_OK)
+        return sqlite_judge(engine->db, rc, pragma->text);
+    rc = sqlite3_step(statement);
+    if (rc != SQLITE_ROW && rc != SQLITE_DONE) {
+        r = sqlite_judge(engine->db, rc, pragma->text);
+    } else if (pragma->want) {
+        got = rc == SQLITE_ROW ? (const char *)sqlite3_column_text(statement, 0) : NULL;
+        if (!got || strcmp(got, pragma->want) != 0) {
+            log_error("sqlite_setting_refused pragma=\"%s\" got=\"%s\"", pragma->text, got ? got : "nothing");
+            r = fault(ENOTSUP, "a setting that durability needs");
+        }
+    }
+    sqlite3_finalize(statement);
+    return r;
+}
+
+static int run_pragmas(struct engine *engine, const struct pragma *pragmas)
+{
+    int r = 0;
+
+    for (; pragmas->text && r == 0; pragmas++)
+        r = run_pragma(engine, pragmas);
+    return r;
+}
+
+static int set_pragma(struct engine *engine, const char *name, int64_t value)
+{
+    char text[96];
+
+    snprintf(text, sizeof(text), "PRAGMA %s = %lld", name, (long long)value);
+    return run_pragma(engine, &(struct pragma){text, NULL});
+}
+
+static int on_wal(void *arg, sqlite3 *db, const char *name, int pages)
+{
+    struct engine *engine = arg;
+
+    (void)db;
+    (void)name;
+    engine->log_pages = pages;
+    return SQLITE_OK;
+}
+
+/* What a crash left in the page cache is made to be on the disk before anybody builds on it. */
+static int sync_before_open(const char *path)
+{
+    char log[PATH_MAX + 8];
+    int r;
+
+    snprintf(log, sizeof(log), "%s-wal", path);
+    if ((r = file_sync(path)) || (r = file_sync(log)))
+        return r;
+    return file_sync_parent(path);
+}
+
+static int open_database(struct engine *engine)
+{
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+    int r, rc;
+
+    if (!engine->is_volatile && (r = sync_before_open(engine->path)))
+        return r;
+    flags |= engine->is_volatile ? SQLITE_OPEN_MEMORY : SQLITE_OPEN_NOFOLLOW;
+    rc = sqlite3_open_v2(engine->path, &engine->db, flags, NULL);
+    if (rc != SQLITE_OK)
+        return sqlite_judge(engine->db, rc, "open a store");
+
+    for (size_t i = 0; i < N_ELEMENTS(db_switches); i++)
+        sqlite3_db_config(engine->db, db_switches[i].what, db_switches[i].value, NULL);
+    for (size_t i = 0; i < N_ELEMENTS(db_limits); i++)
+        sqlite3_limit(engine->db, db_limits[i].what, db_limits[i].value);
+    sqlite3_wal_hook(engine->db, on_wal, engine);
+    /* Until we know that this store is ours, closing it must not touch its file. */
+    sqlite3_db_config(engine->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    return engine->is_volatile ? 0 : run_pragmas(engine, pragmas_first);
+}
+
+static int settle_database(struct engine *engine)
+{
+    const struct config *config = engine->config;
+    int r;
+
+    if ((r = run_pragmas(engine, engine->is_volatile ? pragmas_volatile : pragmas_disk)) ||
+        (r = run_pragmas(engine, pragmas_all)) ||
+        (r = set_pragma(engine, "cache_size", -(int64_t)(config->cache_bytes / 1024))) || /* negative: in KiB */
+        (r = set_pragma(engine, "journal_size_limit", (int64_t)config->log_bytes)))
+        return r;
+    if (engine->is_volatile)
+        r = set_pragma(engine, "max_page_count", (int64_t)(config->memory_bytes / PAGE_SIZE));
+    return r;
+}
+
+static int prepare_statements(struct engine *engine)
+{
+    int rc;
+
+    for (size_t i = 0; i < SQL_N; i++) {
+        rc = sqlite3_prepare_v3(engine->db, statement_texts[i], -1, SQLITE_PREPARE_PERSISTENT, &engine->statements[i],
+                                NULL);
+        if (rc != SQLITE_OK)
+            return sqlite_judge(engine->db, rc, statement_texts[i]);
+    }
+    return 0;
+}
+
+/* Reads one row of up to three numbers; a missing row and NULL leave them as they are. */
+static int read_numbers(struct engine *engine, sqlite3_stmt *statement, uint64_t **ret, size_t n)
+{
+    bool row;
+    int r = sqlite_step(engine, statement, &row);
+
+    for (size_t i = 0; r == 0 && row && i < n; i++)
+        *ret[i] = (uint64_t)sqlite3_column_int64(statement, (int)i);
+    sqlite3_reset(statement);
+    return r;
+}
+
+static int read_counters(struct engine *engine)
+{
+    sqlite3_stmt *keys = sqlite_use(engine, SQL_LOG_KEYS_AFTER);
+    uint64_t since = 0;
+    int r;
+
+    if ((r = read_numbers(engine, sqlite_use(engine, SQL_LOG_LAST), (uint64_t *[]){&engine->now.position}, 1)) ||
+        (r = read_numbers(engine, sqlite_use(engine, SQL_SWEPT_GET),
+                          (uint64_t *[]){&engine->swept.position, &engine->swept.receipts}, 2)) ||
+        (r = read_numbers(engine, sqlite_use(engine, SQL_CLOCK_LAST),
+                          (uint64_t *[]){&engine->clocked_s, &engine->clocked.position, &engine->clocked.receipts}, 3)))
+        return r;
+    /* What came after the last row of the clock is counted: a minute's worth, unless the daemon was killed. */
+    sqlite3_bind_int64(keys, 1, (sqlite3_int64)engine->clocked.position);
+    if ((r = read_numbers(engine, keys, (uint64_t *[]){&since}, 1)))
+        return r;
+    engine->now.receipts = engine->clocked.receipts + since;
+    engine->committed = engine->now;
+    engine->uptime_base_s = engine->clocked_s;
+    engine->opened_us = clock_monotonic_us();
+    return 0;
+}
+
+static void engine_free(struct engine *engine)
+{
+    sqlite_backup_end(engine);
+    for (size_t i = 0; i < SQL_N; i++)
+        sqlite3_finalize(engine->statements[i]);
+    sqlite3_close(engine->db);
+    free(engine);
+}
+
+static void engine_freep(struct engine **engine)
+{
+    if (*engine)
+        engine_free(*engine);
+}
+
+static int sqlite_open(struct engine **ret, const char *directory, const struct config *config)
+{
+    _cleanup_(engine_freep) struct engine *engine = calloc(1, sizeof(*engine));
+    int r;
+
+    if (!engine)
+        return fault(ENOMEM, "open a store");
+    engine->config = config;
+    engine->is_volatile = !directory;
+    if (engine->is_volatile)
+        strcpy(engine->path, ":memory:");
+    else if (snprintf(engine->path, sizeof(engine->path), "%s/items.db", directory) >= (int)sizeof(engine->path))
+        return fault(ENAMETOOLONG, "open a store");
+
+    if ((!engine->is_volatile && (r = file_make_directory(directory))) || (r = open_database(engine)) ||
+        (r = schema_migrate(engine->db, engine->path)) || (r = settle_database(engine)) ||
+        (r = prepare_statements(engine)) || (r = read_counters(engine)))
+        return r;
+    sqlite3_db_config(engine->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
+    *ret = TAKE(engine);
+    return 0;
+}
+
+static void sqlite_close(struct engine *engine)
+{
+    if (!engine)
+        return;
+    if (engine->broken)
+        sqlite3_db_config(engine->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    else if (!engine->is_volatile)
+        (void)sqlite_clock_put(engine); /* only spares the next opening some counting */
+    engine_free(engine);
+}
+
+/* ---- sizes ---- */
+
+static int sqlite_sizes(struct engine *engine, struct store_sizes *ret)
+{
+    int r;
+
+    *ret = (struct store_sizes){.log_bytes = (uint64_t)engine->log_pages * PAGE_SIZE};
+    if ((r = read_numbers(engine, sqlite_use(engine, SQL_SESSIONS_COUNT), (uint64_t *[]){&ret->sessions}, 1)))
+        return r;
+    return read_numbers(engine, sqlite_use(engine, SQL_PAGES), (uint64_t *[]){&ret->bytes}, 1);
+}
+
+uint64_t sqlite_uptime_s(const struct engine *engine)
+{
+    return engine->uptime_base_s + (clock_monotonic_us() - engine->opened_us) / 1000000;
+}
+
+/* ---- the library ---- */
+
+static void on_sqlite_log(void *arg, int code, const char *message)
+{
+    (void)arg;
+    /* Schema changes re-prepare statements, and WAL recovery after a crash is no error. */
+    if (code == SQLITE_SCHEMA || code == SQLITE_NOTICE_RECOVER_WAL || code == SQLITE_FULL)
+        log_debug("sqlite code=%d message=\"%s\"", code, message);
+    else
+        log_warning("sqlite code=%d message=\"%s\"", code, message);
+}
+
+int sqlite_setup(const struct config *config)
+{
+    if (sqlite3_config(SQLITE_CONFIG_LOG, on_sqlite_log, NULL) != SQLITE_OK ||
+        sqlite3_config(SQLITE_CONFIG_URI, 0) != SQLITE_OK || sqlite3_config(SQLITE_CONFIG_MULTITHREAD) != SQLITE_OK ||
+        sqlite3_initialize() != SQLITE_OK)
+        return fault(ENOTSUP, "set up SQLite");
+    sqlite3_soft_heap_limit64((sqlite3_int64)config->cache_bytes_total);
+    return 0;
+}
+
+const char *sqlite_version(void)
+{
+    return sqlite3_libversion();
+}
+
+const char *sqlite_source(void)
+{
+    return sqlite3_sourceid();
+}
+
+const struct engine_table sqlite_engine = {
+    .name = "sqlite",
+    .open = sqlite_open,
+    .close = sqlite_close,
+    .is_broken = sqlite_is_broken,
+    .begin = sqlite_begin,
+    .commit = sqlite_commit,
+    .rollback = sqlite_rollback,
+    .get_items = sqlite_get_items,
+    .list_sessions = sqlite_list_sessions,
+    .sizes = sqlite_sizes,
+    .add_items = sqlite_add_items,
+    .pop_item = sqlite_pop_item,
+    .clear_session = sqlite_clear_session,
+    .replace_items = sqlite_replace_items,
+    .delete_session = sqlite_delete_session,
+    .tend = sqlite_tend,
+    .backup_step = sqlite_backup_step,
+    .backup_end = sqlite_backup_end,
+};

@@ -1,0 +1,143 @@
+/*
+ * The inside of the SQLite engine, shared by the sqlite*.c files alone: one connection per store file in the whole
+ * process, EXCLUSIVE, WAL, synchronous FULL. An engine is owned by its store and used by the store's lane.
+ */
+#ifndef SESSIOND_STORE_SQLITE_H
+#define SESSIOND_STORE_SQLITE_H
+
+#include <limits.h>
+#include <sqlite3.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "buf.h"
+#include "store/engine.h"
+
+/* What a row of the log says; the numbers are in the files. */
+enum operation {
+    OPERATION_ITEM = 1,
+    OPERATION_POP = 2,
+    OPERATION_CLEAR = 3,
+    OPERATION_REPLACE = 4,
+    OPERATION_DELETE = 5,
+    OPERATION_NOTHING = 6, /* a change with a key that changed nothing */
+};
+
+/* X(name, text): every statement, prepared once when the store is opened. */
+#define SQLITE_STATEMENTS(X)                                                                                           \
+    X(BEGIN_READ, "BEGIN")                                                                                             \
+    X(BEGIN_WRITE, "BEGIN IMMEDIATE")                                                                                  \
+    X(COMMIT, "COMMIT")                                                                                                \
+    X(ROLLBACK, "ROLLBACK")                                                                                            \
+    X(LOG_INSERT, "INSERT INTO log VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)")                   \
+    X(LOG_GET, "SELECT operation, session, seq, revision, epoch, span, removed, fingerprint, body"                     \
+               " FROM log WHERE position = ?1")                                                                        \
+    X(LOG_LAST, "SELECT max(position) FROM log")                                                                       \
+    X(LOG_KEYS_AFTER, "SELECT count(key) FROM log WHERE position > ?1")                                                \
+    X(ITEMS_FLOOR, "SELECT seq FROM log INDEXED BY live WHERE session = ?1 AND operation = 1 AND seq > ?2"             \
+                   " AND seq < ?3 AND body IS NOT NULL ORDER BY seq DESC LIMIT 1 OFFSET ?4")                           \
+    X(ITEMS_GET, "SELECT seq, body FROM log INDEXED BY live WHERE session = ?1 AND operation = 1 AND seq >= ?2"        \
+                 " AND seq < ?3 AND body IS NOT NULL ORDER BY seq")                                                    \
+    X(ITEM_LAST, "SELECT position, seq, body FROM log INDEXED BY live WHERE session = ?1 AND operation = 1"            \
+                 " AND body IS NOT NULL ORDER BY seq DESC LIMIT 1")                                                    \
+    X(ITEMS_SUM, "SELECT count(*), total(length(body)) FROM log INDEXED BY live WHERE session = ?1 AND operation = 1"  \
+                 " AND seq >= ?2 AND body IS NOT NULL")                                                                \
+    X(ITEMS_ERASE, "UPDATE log SET body = NULL WHERE position IN (SELECT position FROM log INDEXED BY live"            \
+                   " WHERE session = ?1 AND operation = ?2 AND seq >= ?3 AND body IS NOT NULL)")                       \
+    X(ITEM_ERASE, "UPDATE log SET body = NULL WHERE position = ?1")                                                    \
+    X(SESSION_GET, "SELECT number, count, bytes, head_seq, revision, epoch, created_us FROM session WHERE name = ?1")  \
+    X(SESSION_EXISTS, "SELECT 1 FROM session WHERE number = ?1")                                                       \
+    X(SESSION_INSERT, "INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")                               \
+    X(SESSION_UPDATE, "UPDATE session SET count = ?3, bytes = ?4, head_seq = ?5, revision = ?6, epoch = ?7,"           \
+                      " updated_us = ?9 WHERE name = ?1")                                                              \
+    X(SESSION_DELETE, "DELETE FROM session WHERE name = ?1")                                                           \
+    X(SESSIONS_LIST, "SELECT name, count, bytes, head_seq, revision, epoch, created_us, updated_us FROM session"       \
+                     " WHERE name > ?1 AND name >= ?2 AND name < ?3 ORDER BY name LIMIT ?4")                           \
+    X(SESSIONS_COUNT, "SELECT count(*) FROM session")                                                                  \
+    X(RECEIPT_GET, "SELECT position FROM receipt WHERE key = ?1")                                                      \
+    X(RECEIPT_PUT, "INSERT OR REPLACE INTO receipt VALUES (?1, ?2)")                                                   \
+    X(RECEIPT_DROP, "DELETE FROM receipt WHERE key = ?1 AND position = ?2")                                            \
+    X(CLOCK_LAST, "SELECT uptime_s, position, receipts FROM clock ORDER BY uptime_s DESC LIMIT 1")                     \
+    X(CLOCK_AT, "SELECT position FROM clock WHERE uptime_s <= ?1 ORDER BY uptime_s DESC LIMIT 1")                      \
+    X(CLOCK_PUT, "INSERT OR REPLACE INTO clock VALUES (?1, ?2, ?3)")                                                   \
+    X(CLOCK_TRIM, "DELETE FROM clock WHERE uptime_s < ?1")                                                             \
+    X(SWEPT_GET, "SELECT position, receipts FROM swept")                                                               \
+    X(SWEPT_PUT, "UPDATE swept SET position = ?1, receipts = ?2")                                                      \
+    X(SWEEP_ROWS, "SELECT position, operation, session, key, body IS NOT NULL FROM log WHERE position > ?1"            \
+                  " AND position <= ?2 ORDER BY position LIMIT ?3")                                                    \
+    X(SWEEP_DROP, "DELETE FROM log WHERE position = ?1")                                                               \
+    X(PAGES, "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
+
+enum statement {
+#define SQLITE_STATEMENT_ENUM(name, text) SQL_##name,
+    SQLITE_STATEMENTS(SQLITE_STATEMENT_ENUM)
+#undef SQLITE_STATEMENT_ENUM
+        SQL_N
+};
+
+/* What counts up in memory and is only true once committed. */
+struct counters {
+    uint64_t position; /* of the log's last row */
+    uint64_t receipts; /* ever written */
+};
+
+struct engine {
+    const struct config *config;
+    char path[PATH_MAX];
+    sqlite3 *db;
+    sqlite3_stmt *statements[SQL_N];
+    bool is_volatile;
+    bool broken;                    /* an I/O error or damage was seen */
+    struct counters now, committed; /* now: with what the open transaction adds */
+    struct counters swept;          /* receipts up to here are gone */
+    uint64_t uptime_base_s;         /* of the store, before this opening */
+    uint64_t opened_us;             /* monotonic */
+    struct counters clocked;        /* at the last row of `clock` */
+    uint64_t clocked_s;             /* its uptime */
+    int log_pages;                  /* in the write-ahead log */
+    sqlite3_backup *backup;         /* an unfinished copy, NULL: none */
+    sqlite3 *backup_db;             /* its file */
+};
+
+/* Judges what SQLite returned, in this one place. `rc` is none of OK, ROW, DONE. Return: SESSIOND_FULL or a fault. */
+int sqlite_judge(sqlite3 *db, int rc, const char *what);
+
+/* The same, and marks the engine broken where the disk is no longer to be trusted. */
+int sqlite_fault(struct engine *engine, int rc, const char *what);
+
+/* A statement, reset and ready for its parameters. */
+sqlite3_stmt *sqlite_use(struct engine *engine, enum statement which);
+
+/* Steps once. An error never looks like the end: the return is 0 (*ret_row: a row, or the end) or as sqlite_judge's.
+ * The statement is reset at the end and after an error; after a row the caller resets it. */
+int sqlite_step(struct engine *engine, sqlite3_stmt *statement, bool *ret_row);
+
+/* Runs a statement that gives no rows, and resets it. */
+int sqlite_run(struct engine *engine, sqlite3_stmt *statement);
+
+/* Binds texts as blobs: they are compared byte by byte, and may hold NULs. They must live until the statement is reset.
+ */
+void sqlite_bind_slice(sqlite3_stmt *statement, int index, struct slice slice);
+struct slice sqlite_column_slice(sqlite3_stmt *statement, int index);
+
+/* Uptime of the store, in seconds, all openings together. */
+uint64_t sqlite_uptime_s(const struct engine *engine);
+
+/* sqlite_items.c */
+int sqlite_get_items(struct engine *, const struct selection *, item_fn, void *, struct selection_result *);
+int sqlite_list_sessions(struct engine *, const struct session_range *, session_fn, void *, bool *);
+int sqlite_add_items(struct engine *, const struct change *, const struct slice *, size_t, struct change_result *);
+int sqlite_pop_item(struct engine *, const struct change *, item_fn, void *, struct change_result *);
+int sqlite_clear_session(struct engine *, const struct change *, struct change_result *);
+int sqlite_replace_items(struct engine *, const struct change *, struct number, const struct slice *, size_t,
+                         struct change_result *);
+int sqlite_delete_session(struct engine *, const struct change *, struct change_result *);
+
+/* sqlite_upkeep.c */
+int sqlite_tend(struct engine *, bool *ret_more);
+int sqlite_clock_put(struct engine *);
+int sqlite_checkpoint(struct engine *);
+int sqlite_backup_step(struct engine *, const char *path, bool *ret_more);
+void sqlite_backup_end(struct engine *);
+
+#endif

@@ -1,0 +1,151 @@
+#include "store/sqlite_schema.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "store/sqlite.h"
+
+/*
+ * To change the schema: append a migration, raise SCHEMA_VERSION, add a store of the last release to
+ * tests/contract/stores. Never edit an entry that was released.
+ *
+ * log.operation is enum operation in sqlite.h. The first row of a change carries span (its number of rows), removed,
+ * key and fingerprint; the row that begins a session carries its name, and its position is the session's number. item
+ * seq; body is the text, NULL once it is removed pop     seq of the item taken; body is its text while the receipt
+ * holds it replace seq from which items went; its new items are the rows that follow clear, delete, nothing: seq 0
+ */
+static const char *const migrations[] = {
+    "CREATE TABLE log ("
+    "  position INTEGER PRIMARY KEY,"
+    "  time_us INTEGER NOT NULL,"
+    "  operation INTEGER NOT NULL,"
+    "  session INTEGER NOT NULL,"
+    "  seq INTEGER NOT NULL,"
+    "  revision INTEGER NOT NULL,"
+    "  epoch INTEGER NOT NULL,"
+    "  span INTEGER,"
+    "  removed INTEGER,"
+    "  key BLOB,"
+    "  fingerprint BLOB,"
+    "  name BLOB,"
+    "  body BLOB"
+    ");"
+    "CREATE INDEX live ON log (session, operation, seq) WHERE body IS NOT NULL;"
+    "CREATE TABLE session ("
+    "  name BLOB PRIMARY KEY,"
+    "  number INTEGER NOT NULL,"
+    "  count INTEGER NOT NULL,"
+    "  bytes INTEGER NOT NULL,"
+    "  head_seq INTEGER NOT NULL,"
+    "  revision INTEGER NOT NULL,"
+    "  epoch INTEGER NOT NULL,"
+    "  created_us INTEGER NOT NULL,"
+    "  updated_us INTEGER NOT NULL"
+    ") WITHOUT ROWID;"
+    "CREATE UNIQUE INDEX session_number ON session (number);"
+    "CREATE TABLE receipt ("
+    "  key BLOB PRIMARY KEY,"
+    "  position INTEGER NOT NULL"
+    ") WITHOUT ROWID;"
+    "CREATE TABLE clock ("
+    "  uptime_s INTEGER PRIMARY KEY,"
+    "  position INTEGER NOT NULL," /* the log's last one at that uptime */
+    "  receipts INTEGER NOT NULL"  /* ever written up to there */
+    ");"
+    "CREATE TABLE swept ("
+    "  position INTEGER NOT NULL," /* receipts up to here are gone */
+    "  receipts INTEGER NOT NULL"  /* and were so many */
+    ");"
+    "INSERT INTO swept VALUES (0, 0);",
+};
+
+_Static_assert(N_ELEMENTS(migrations) == SCHEMA_VERSION, "each migration counts");
+
+static int read_number(sqlite3 *db, const char *sql, int *ret)
+{
+    sqlite3_stmt *statement;
+    int rc = sqlite3_prepare_v2(db, sql, -1, &statement, NULL);
+
+    if (rc == SQLITE_OK && (rc = sqlite3_step(statement)) == SQLITE_ROW) {
+        *ret = sqlite3_column_int(statement, 0);
+        rc = SQLITE_OK;
+    }
+    sqlite3_finalize(statement);
+    return rc;
+}
+
+static int read_identity(sqlite3 *db, int *ret_application, int *ret_version, int *ret_tables)
+{
+    int rc = read_number(db, "PRAGMA application_id", ret_application);
+
+    if (rc == SQLITE_OK)
+        rc = read_number(db, "PRAGMA user_version", ret_version);
+    if (rc == SQLITE_OK)
+        rc = read_number(db, "SELECT count(*) FROM sqlite_schema", ret_tables);
+    return rc;
+}
+
+const char *schema_check(sqlite3 *db, int *ret_version)
+{
+    int application = 0, tables = 0;
+
+    *ret_version = 0;
+    if (read_identity(db, &application, ret_version, &tables) != SQLITE_OK)
+        return "it cannot be read as a database";
+    if (application != SCHEMA_APPLICATION_ID)
+        return "it is no store of sessiond";
+    if (*ret_version < 1 || *ret_version > SCHEMA_VERSION)
+        return "its schema is of a newer version than this sessiond";
+    return NULL;
+}
+
+static int migrate_one(sqlite3 *db, int version)
+{
+    char identity[96];
+    int rc;
+
+    snprintf(identity, sizeof(identity), "PRAGMA application_id = %d; PRAGMA user_version = %d", SCHEMA_APPLICATION_ID,
+             version);
+    rc = sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_exec(db, migrations[version - 1], NULL, NULL, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_exec(db, identity, NULL, NULL, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_exec(db, "COMMIT", NULL, NULL, NULL);
+    if (rc != SQLITE_OK && !sqlite3_get_autocommit(db))
+        sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+    return rc;
+}
+
+int schema_migrate(sqlite3 *db, const char *path)
+{
+    int application = 0, version = 0, tables = 0, rc;
+
+    rc = read_identity(db, &application, &version, &tables);
+    if (rc != SQLITE_OK)
+        return sqlite_judge(db, rc, "read the schema's version");
+    if (application == 0 && version == 0 && tables == 0)
+        application = SCHEMA_APPLICATION_ID; /* an empty file: ours to fill */
+    if (application != SCHEMA_APPLICATION_ID) {
+        log_error("store_refused why=\"it is no store of sessiond\" application_id=%d path=\"%s\"", application, path);
+        return SESSIOND_UNAVAILABLE;
+    }
+    if (version > SCHEMA_VERSION) {
+        log_error("store_refused why=\"its schema is newer than this sessiond\" schema=%d known=%d path=\"%s\"",
+                  version, SCHEMA_VERSION, path);
+        return SESSIOND_UNAVAILABLE;
+    }
+
+    while (version < SCHEMA_VERSION) {
+        rc = migrate_one(db, ++version);
+        if (rc != SQLITE_OK)
+            return sqlite_judge(db, rc, "migrate the schema");
+        if (version > 1 || tables > 0)
+            log_info("store_migrated schema=%d path=\"%s\"", version, path);
+    }
+    return 0;
+}

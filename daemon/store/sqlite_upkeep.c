@@ -1,0 +1,299 @@
+/* What goes on between batches, in small steps: checkpoints, the clock, receipts that expire, copies for backups. */
+#include "store/sqlite.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "config.h"
+#include "store/sqlite_schema.h"
+
+enum {
+    CHECKPOINT_PAGES = 1024, /* 4 MiB: some 18 ms, while 4,096 pages take 67 and 16,384 pages 323 */
+    CLOCK_SECONDS = 60,
+    SWEEP_ROWS = 500,
+    BACKUP_PAGES = 256,
+};
+
+int sqlite_checkpoint(struct engine *engine)
+{
+    int rc = sqlite3_wal_checkpoint_v2(engine->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+
+    if (rc != SQLITE_OK)
+        return sqlite_fault(engine, rc, "checkpoint");
+    engine->log_pages = 0;
+    return 0;
+}
+
+/* Runs `work` in a transaction of its own. */
+static int in_transaction(struct engine *engine, int (*work)(struct engine *))
+{
+    int r = sqlite_engine.begin(engine, true);
+
+    if (r)
+        return r;
+    r = work(engine);
+    if (r) {
+        sqlite_engine.rollback(engine);
+        return r;
+    }
+    return sqlite_engine.commit(engine);
+}
+
+/* ---- the clock: which position was the last at which uptime ---- */
+
+static int put_clock_row(struct engine *engine)
+{
+    sqlite3_stmt *put = sqlite_use(engine, SQL_CLOCK_PUT);
+
+    sqlite3_bind_int64(put, 1, (sqlite3_int64)sqlite_uptime_s(engine));
+    sqlite3_bind_int64(put, 2, (sqlite3_int64)engine->now.position);
+    sqlite3_bind_int64(put, 3, (sqlite3_int64)engine->now.receipts);
+    return sqlite_run(engine, put);
+}
+
+int sqlite_clock_put(struct engine *engine)
+{
+    int r = in_transaction(engine, put_clock_row);
+
+    if (r)
+        return r;
+    engine->clocked = engine->committed;
+    engine->clocked_s = sqlite_uptime_s(engine);
+    return 0;
+}
+
+static bool clock_is_due(const struct engine *engine)
+{
+    return engine->committed.position != engine->clocked.position &&
+           sqlite_uptime_s(engine) >= engine->clocked_s + CLOCK_SECONDS;
+}
+
+/* The last position that is at least `age` seconds of uptime old; 0 if none is. */
+static int position_of_age(struct engine *engine, uint64_t age, uint64_t *ret)
+{
+    sqlite3_stmt *at = sqlite_use(engine, SQL_CLOCK_AT);
+    uint64_t uptime = sqlite_uptime_s(engine);
+    bool row;
+    int r;
+
+    *ret = 0;
+    if (uptime < age)
+        return 0;
+    sqlite3_bind_int64(at, 1, (sqlite3_int64)(uptime - age));
+    r = sqlite_step(engine, at, &row);
+    if (r == 0 && row)
+        *ret = (uint64_t)sqlite3_column_int64(at, 0);
+    sqlite3_reset(at);
+    return r;
+}
+
+/* ---- the sweep: receipts that are old enough go, and with them what only they still needed ---- */
+
+static int sweep_target(struct engine *engine, uint64_t *ret)
+{
+    const struct config *config = engine->config;
+    bool too_many = engine->committed.receipts - engine->swept.receipts > config->receipts;
+
+    return position_of_age(engine, too_many ? config->receipt_min_seconds : config->receipt_seconds, ret);
+}
+
+static int drop_receipt(struct engine *engine, struct slice key, sqlite3_int64 position)
+{
+    sqlite3_stmt *drop = sqlite_use(engine, SQL_RECEIPT_DROP);
+
+    sqlite_bind_slice(drop, 1, key);
+    sqlite3_bind_int64(drop, 2, position);
+    return sqlite_run(engine, drop);
+}
+
+/* A row of the log that its receipt no longer holds. The text of a popped item goes; so does an item's row that was
+ * erased, unless it names its session. Rows of removals stay: a session's last row tells where its numbers stand. */
+static int sweep_row(struct engine *engine, sqlite3_stmt *row)
+{
+    sqlite3_int64 position = sqlite3_column_int64(row, 0);
+    enum operation operation = (enum operation)sqlite3_column_int(row, 1);
+    bool names_session = sqlite3_column_int64(row, 2) == position, has_body = sqlite3_column_int(row, 4);
+    struct slice key = sqlite_column_slice(row, 3);
+    sqlite3_stmt *change = NULL;
+    int r;
+
+    if (key.data) {
+        if ((r = drop_receipt(engine, key, position)))
+            return r;
+        engine->swept.receipts++;
+    }
+    if (operation == OPERATION_POP && has_body)
+        change = sqlite_use(engine, SQL_ITEM_ERASE);
+    else if (operation == OPERATION_NOTHING || (operation == OPERATION_ITEM && !has_body && !names_session))
+        change = sqlite_use(engine, SQL_SWEEP_DROP);
+    if (!change || (uint64_t)position == engine->committed.position)
+        return 0;
+    sqlite3_bind_int64(change, 1, position);
+    return sqlite_run(engine, change);
+}
+
+static int trim_clock(struct engine *engine)
+{
+    sqlite3_stmt *trim = sqlite_use(engine, SQL_CLOCK_TRIM);
+    uint64_t uptime = sqlite_uptime_s(engine), keep = engine->config->receipt_seconds + 2 * CLOCK_SECONDS;
+
+    if (uptime < keep)
+        return 0;
+    sqlite3_bind_int64(trim, 1, (sqlite3_int64)(uptime - keep));
+    return sqlite_run(engine, trim);
+}
+
+static int sweep_rows(struct engine *engine)
+{
+    sqlite3_stmt *rows = sqlite_use(engine, SQL_SWEEP_ROWS), *put = sqlite_use(engine, SQL_SWEPT_PUT);
+    uint64_t target;
+    bool row;
+    int r;
+
+    if ((r = sweep_target(engine, &target)) || target <= engine->swept.position)
+        return r;
+    sqlite3_bind_int64(rows, 1, (sqlite3_int64)engine->swept.position);
+    sqlite3_bind_int64(rows, 2, (sqlite3_int64)target);
+    sqlite3_bind_int64(rows, 3, SWEEP_ROWS);
+    while ((r = sqlite_step(engine, rows, &row)) == 0 && row) {
+        engine->swept.position = (uint64_t)sqlite3_column_int64(rows, 0);
+        if ((r = sweep_row(engine, rows)))
+            break;
+    }
+    sqlite3_reset(rows);
+    if (r)
+        return r;
+    sqlite3_bind_int64(put, 1, (sqlite3_int64)engine->swept.position);
+    sqlite3_bind_int64(put, 2, (sqlite3_int64)engine->swept.receipts);
+    return (r = sqlite_run(engine, put)) ? r : trim_clock(engine);
+}
+
+static int sweep(struct engine *engine, bool *ret_more)
+{
+    struct counters before = engine->swept;
+    uint64_t target;
+    int r;
+
+    *ret_more = false;
+    if ((r = sweep_target(engine, &target)) || target <= engine->swept.position)
+        return r;
+    if ((r = in_transaction(engine, sweep_rows))) {
+        engine->swept = before;
+        return r;
+    }
+    *ret_more = engine->swept.position < target;
+    return 0;
+}
+
+int sqlite_tend(struct engine *engine, bool *ret_more)
+{
+    *ret_more = false;
+    if (engine->log_pages >= CHECKPOINT_PAGES && !engine->is_volatile)
+        return sqlite_checkpoint(engine);
+    if (clock_is_due(engine))
+        return sqlite_clock_put(engine);
+    return sweep(engine, ret_more);
+}
+
+/* ---- backups ---- */
+
+static int backup_begin(struct engine *engine, const char *path)
+{
+    int rc;
+
+    if (unlink(path) < 0 && errno != ENOENT)
+        return fault(errno, "remove an old backup");
+    rc = sqlite3_open_v2(path, &engine->backup_db,
+                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_exec(engine->backup_db, "PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF", NULL, NULL, NULL);
+    if (rc == SQLITE_OK)
+        engine->backup = sqlite3_backup_init(engine->backup_db, "main", engine->db, "main");
+    if (engine->backup)
+        return 0;
+    rc = sqlite_judge(engine->backup_db, sqlite3_errcode(engine->backup_db), "begin a backup");
+    sqlite_backup_end(engine);
+    return rc;
+}
+
+void sqlite_backup_end(struct engine *engine)
+{
+    sqlite3_backup_finish(TAKE(engine->backup));
+    sqlite3_close(TAKE(engine->backup_db));
+}
+
+/* The copy becomes a file that needs no log beside it. */
+static int backup_finish(struct engine *engine)
+{
+    int rc = sqlite3_backup_finish(TAKE(engine->backup));
+
+    if (rc == SQLITE_OK)
+        rc = sqlite3_exec(engine->backup_db, "PRAGMA journal_mode = DELETE", NULL, NULL, NULL);
+    rc = rc == SQLITE_OK ? 0 : sqlite_judge(engine->backup_db, rc, "finish a backup");
+    sqlite_backup_end(engine);
+    return rc;
+}
+
+int sqlite_backup_step(struct engine *engine, const char *path, bool *ret_more)
+{
+    int r, rc;
+
+    *ret_more = false;
+    if (!engine->backup && (r = backup_begin(engine, path)))
+        return r;
+    rc = sqlite3_backup_step(engine->backup, BACKUP_PAGES);
+    if (rc == SQLITE_OK) {
+        *ret_more = true;
+        return 0;
+    }
+    if (rc == SQLITE_DONE)
+        return backup_finish(engine);
+    r = sqlite_judge(engine->backup_db, rc, "write a backup");
+    sqlite_backup_end(engine);
+    return r;
+}
+
+static void close_db(sqlite3 **db)
+{
+    sqlite3_close(*db);
+}
+
+static int on_quick_check(void *arg, int n, char **values, char **names)
+{
+    struct slice *problem = arg;
+    char *text = (char *)problem->data;
+
+    (void)names;
+    if (n == 1 && values[0] && text[0] == '\0')
+        snprintf(text, problem->size, "%s", values[0]);
+    return 0;
+}
+
+int sqlite_verify(const char *path, char *why, size_t size)
+{
+    _cleanup_(close_db) sqlite3 *db = NULL;
+    char problem[160] = "";
+    const char *wrong;
+    int version;
+
+    if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) {
+        snprintf(why, size, "it cannot be opened: %s", sqlite3_errmsg(db));
+        return SESSIOND_INVALID;
+    }
+    sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+    wrong = schema_check(db, &version);
+    if (!wrong && sqlite3_exec(db, "PRAGMA cell_size_check = ON; PRAGMA quick_check(1)", on_quick_check,
+                               &(struct slice){problem, sizeof(problem)}, NULL) != SQLITE_OK)
+        wrong = sqlite3_errmsg(db);
+    if (!wrong && strcmp(problem, "ok") != 0)
+        wrong = problem;
+    if (!wrong)
+        return 0;
+    snprintf(why, size, "%s", wrong);
+    return SESSIOND_INVALID;
+}

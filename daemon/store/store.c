@@ -1,0 +1,264 @@
+#include "store/store.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <search.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "config.h"
+#include "sessiond-codes.h"
+#include "store/engine.h"
+
+struct registry {
+    const struct config *config;
+    struct lanes *lanes;
+    const struct engine_table *engine;
+    void *owners;         /* tsearch, by uid */
+    struct store nothing; /* read in place of stores that do not exist */
+};
+
+/* ---- names ---- */
+
+static bool is_name(struct slice name)
+{
+    static const char first[] = "abcdefghijklmnopqrstuvwxyz0123456789", rest[] = "._-";
+
+    if (name.size == 0 || name.size > PROTO_STORE_MAX || !memchr(first, name.data[0], sizeof(first) - 1))
+        return false;
+    for (size_t i = 1; i < name.size; i++)
+        if (!memchr(first, name.data[i], sizeof(first) - 1) && !memchr(rest, name.data[i], sizeof(rest) - 1))
+            return false;
+    return true;
+}
+
+/* Up to 254 digits: the file system's limit for a name is 255. */
+static void name_to_hex(const char *name, char *ret)
+{
+    for (; *name; name++, ret += 2)
+        snprintf(ret, 3, "%02x", (unsigned char)*name);
+}
+
+static bool name_of_hex(const char *hex, char ret[PROTO_STORE_MAX + 1])
+{
+    size_t size = strlen(hex);
+    unsigned int byte;
+
+    if (size % 2 || size / 2 > PROTO_STORE_MAX || strspn(hex, "0123456789abcdef") != size)
+        return false;
+    for (size_t i = 0; i < size / 2; i++) {
+        sscanf(hex + 2 * i, "%2x", &byte);
+        ret[i] = (char)byte;
+    }
+    ret[size / 2] = '\0';
+    return is_name((struct slice){ret, size / 2});
+}
+
+/* ---- stores ---- */
+
+static int compare_stores(const void *a, const void *b)
+{
+    return strcmp(((const struct store *)a)->name, ((const struct store *)b)->name);
+}
+
+static int compare_owners(const void *a, const void *b)
+{
+    uid_t x = ((const struct owner *)a)->uid, y = ((const struct owner *)b)->uid;
+
+    return x < y ? -1 : x > y;
+}
+
+static void store_free(struct store *store)
+{
+    free(store->directory);
+    free(store);
+}
+
+static int store_directory(const struct owner *owner, const char *name, char **ret)
+{
+    char hex[2 * PROTO_STORE_MAX + 1];
+
+    name_to_hex(name, hex);
+    return asprintf(ret, "%s/%s", owner->directory, hex) < 0 ? fault(ENOMEM, "store") : 0;
+}
+
+static int store_new(struct owner *owner, const char *name, struct store **ret)
+{
+    struct registry *registry = owner->registry;
+    struct store *store = calloc(1, sizeof(*store));
+
+    if (!store)
+        return fault(ENOMEM, "store");
+    strcpy(store->name, name);
+    if (strcmp(name, "memory") != 0 && store_directory(owner, name, &store->directory)) {
+        free(store);
+        return -ENOMEM;
+    }
+    if (!tsearch(store, &owner->by_name, compare_stores)) {
+        store_free(store);
+        return fault(ENOMEM, "store");
+    }
+    lane_adopt(registry->lanes, &store->lane, registry->engine, store->directory);
+    list_append(&owner->stores, &store->link);
+    owner->n_stores++;
+    *ret = store;
+    return 0;
+}
+
+static struct store *find(struct owner *owner, struct slice name)
+{
+    struct store wanted, **found;
+
+    memcpy(wanted.name, name.data, name.size);
+    wanted.name[name.size] = '\0';
+    found = tfind(&wanted, &owner->by_name, compare_stores);
+    return found ? *found : NULL;
+}
+
+struct store *owner_existing_store(struct owner *owner, struct slice name)
+{
+    struct store *store = is_name(name) ? find(owner, name) : NULL;
+
+    return store && store->exists ? store : NULL;
+}
+
+int owner_store(struct owner *owner, struct slice name, bool create, struct store **ret)
+{
+    struct store *store;
+    int r;
+
+    if (!name.data)
+        name = slice_of("default");
+    if (name.size > 1 && name.data[0] == '@' && is_name((struct slice){name.data + 1, name.size - 1}))
+        return SESSIOND_NOT_FOUND;
+    if (!is_name(name))
+        return SESSIOND_INVALID;
+
+    store = find(owner, name);
+    if (!store && create) {
+        char copy[PROTO_STORE_MAX + 1] = {0};
+
+        if (owner->n_stores >= owner->registry->config->stores_per_owner)
+            return SESSIOND_TOO_LARGE;
+        memcpy(copy, name.data, name.size);
+        if ((r = store_new(owner, copy, &store)))
+            return r;
+    }
+    if (store && create)
+        store->exists = true;
+    *ret = store && store->exists ? store : &owner->registry->nothing;
+    return 0;
+}
+
+/* ---- owners ---- */
+
+static bool is_store_on_disk(const struct store *store)
+{
+    char path[PATH_MAX + 16];
+    struct stat status;
+
+    snprintf(path, sizeof(path), "%s/items.db", store->directory);
+    return stat(path, &status) == 0;
+}
+
+/* Finds the stores that earlier daemons made. Blocking, but once for an owner, and at most stores_per_owner names. */
+static int scan_owner(struct owner *owner)
+{
+    char name[PROTO_STORE_MAX + 1];
+    struct dirent *entry;
+    struct store *store;
+    DIR *directory;
+    int r = 0;
+
+    directory = opendir(owner->directory);
+    if (!directory)
+        return fault(errno, owner->directory);
+    while (r == 0 && (entry = readdir(directory))) {
+        if (!name_of_hex(entry->d_name, name))
+            continue;
+        r = store_new(owner, name, &store);
+        if (r == 0)
+            store->exists = store->directory && is_store_on_disk(store);
+    }
+    closedir(directory);
+    return r;
+}
+
+static void owner_free(void *p)
+{
+    struct owner *owner = p;
+    struct list *link;
+
+    while ((link = list_pop(&owner->stores))) {
+        struct store *store = CONTAINER_OF(link, struct store, link);
+
+        tdelete(store, &owner->by_name, compare_stores);
+        store_free(store);
+    }
+    free(owner);
+}
+
+static int owner_new(struct registry *registry, uid_t uid, struct owner **ret)
+{
+    struct owner *owner = calloc(1, sizeof(*owner));
+    int r;
+
+    if (!owner)
+        return fault(ENOMEM, "owner");
+    owner->uid = uid;
+    owner->registry = registry;
+    list_init(&owner->stores);
+    if (snprintf(owner->directory, sizeof(owner->directory), "%s/u/%u", registry->config->state_dir, uid) >=
+        (int)sizeof(owner->directory))
+        r = fault(ENAMETOOLONG, registry->config->state_dir);
+    else if (!(r = file_make_directory(owner->directory)) && !(r = scan_owner(owner)) &&
+             !tsearch(owner, &registry->owners, compare_owners))
+        r = fault(ENOMEM, "owner");
+    if (r) {
+        owner_free(owner);
+        return r;
+    }
+    *ret = owner;
+    return 0;
+}
+
+int registry_owner(struct registry *registry, uid_t uid, struct owner **ret)
+{
+    struct owner wanted = {.uid = uid}, **found = tfind(&wanted, &registry->owners, compare_owners);
+
+    if (!found)
+        return owner_new(registry, uid, ret);
+    *ret = *found;
+    return 0;
+}
+
+/* ---- the registry ---- */
+
+int registry_open(struct registry **ret, const struct config *config, struct lanes *lanes,
+                  const struct engine_table *engine)
+{
+    struct registry *registry = calloc(1, sizeof(*registry));
+
+    if (!registry)
+        return fault(ENOMEM, "registry");
+    registry->config = config;
+    registry->lanes = lanes;
+    registry->engine = engine;
+    lane_adopt(lanes, &registry->nothing.lane, engine, NULL);
+    *ret = registry;
+    return 0;
+}
+
+void registry_close(struct registry *registry)
+{
+    if (!registry)
+        return;
+    tdestroy(registry->owners, owner_free);
+    free(registry);
+}

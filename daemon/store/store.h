@@ -1,0 +1,63 @@
+/*
+ * Who has which stores: the owners that this daemon has met, and their stores by name. A directory of its own for each
+ * owner, and in it one for each store, named by the hex digits of the store's name:
+ *
+ *     STATE/u/UID/HEX/items.db
+ *
+ * The registry owns owners, and they own their stores, until the daemon ends. All of this is used on the loop thread;
+ * what a store does on its lane is behind struct lane_store.
+ */
+#ifndef SESSIOND_STORE_STORE_H
+#define SESSIOND_STORE_STORE_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "buf.h"
+#include "proto.h"
+#include "store/lane.h"
+
+struct config;
+struct engine_table;
+struct registry;
+
+struct store {
+    struct lane_store lane;
+    struct list link; /* in owner->stores, by order of meeting */
+    char name[PROTO_STORE_MAX + 1];
+    char *directory; /* owned; NULL: volatile */
+    bool exists;     /* on disk, or a change that will make it has been submitted */
+};
+
+struct owner {
+    uid_t uid;
+    struct registry *registry;
+    struct list stores;
+    size_t n_stores;
+    void *by_name;        /* tsearch */
+    size_t n_connections; /* kept by net/ */
+    size_t buffered;      /* bytes of input, of requests at work and of unsent answers; kept by net/ */
+    char directory[PATH_MAX];
+};
+
+/* Return: 0 or a fault. */
+int registry_open(struct registry **ret, const struct config *config, struct lanes *lanes,
+                  const struct engine_table *engine);
+
+/* Frees all owners and stores; their lanes have stopped. */
+void registry_close(struct registry *registry);
+
+/* The owner with this uid; at the first time its directory is looked through. Return: 0 or a fault. */
+int registry_owner(struct registry *registry, uid_t uid, struct owner **ret);
+
+/* The store of that name, `default` for an absent one. If there is none it is made with `create`; without, the answer
+ * is a store that is always empty. Return: 0, SESSIOND_INVALID (no name for a store), SESSIOND_NOT_FOUND (a shared
+ * store that was not declared), SESSIOND_TOO_LARGE (too many stores), or a fault. */
+int owner_store(struct owner *owner, struct slice name, bool create, struct store **ret);
+
+/* The store of that name if it exists, else NULL. */
+struct store *owner_existing_store(struct owner *owner, struct slice name);
+
+#endif
