@@ -146,7 +146,7 @@ install: all
 	install -m 644 client/c/sessiond.h proto/sessiond-codes.h $(DESTDIR)$(PREFIX)/include
 	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|; s|@MSGPACK@|$(MSGPACK)|' client/c/sessiond.pc.in \
 	    > $(DESTDIR)$(PREFIX)/lib/pkgconfig/sessiond.pc
-	sed 's|@BINDIR@|$(PREFIX)/bin|' sessiond.service > $(DESTDIR)$(PREFIX)/lib/systemd/user/sessiond.service
+	sed 's|/usr/local/bin|$(PREFIX)/bin|' sessiond.service > $(DESTDIR)$(PREFIX)/lib/systemd/user/sessiond.service
 
 uninstall:
 	cd $(DESTDIR)$(PREFIX) && rm -f bin/sessiond bin/sessionctl lib/libsessiond.* lib/pkgconfig/sessiond.pc \
