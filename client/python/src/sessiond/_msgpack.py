@@ -1,0 +1,35 @@
+"""The only module that knows msgpack: values to bytes and back, with types.
+
+No state; any thread, except that one `Unpacker` belongs to one connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, cast
+
+import msgpack  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+
+BUFFER_MAX = 256 * 1024 * 1024
+"""More than any answer: one item of 64 MiB, or 4 MiB of items."""
+
+
+class Unpacker(Protocol):
+    """Bytes in as they come, whole values out."""
+
+    def feed(self, next_bytes: bytes | bytearray | memoryview) -> None: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+pack = cast(Callable[[object], bytes], msgpack.packb)
+"""The one canonical encoding: shortest integers, `str` in strict UTF-8, maps in the order of the dict."""
+
+
+def unpacker() -> Unpacker:
+    """A new reader of one connection's bytes. It raises ValueError or a subclass for what is no MessagePack."""
+    make = cast(Callable[..., Unpacker], msgpack.Unpacker)  # pyright: ignore[reportUnknownMemberType]
+    return make(max_buffer_size=BUFFER_MAX)
+
+
+unpack = cast(Callable[[bytes], Any], msgpack.unpackb)
+"""One whole value (tests use it; connections use `unpacker`)."""

@@ -1,0 +1,135 @@
+"""The golden messages of proto/vectors: meaning to bytes, bytes to meaning."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import pytest
+from sessiond import _msgpack, _requests, errors
+from sessiond._requests import Request
+from sessiond._wire import Inbox
+
+VECTORS = pathlib.Path(__file__).resolve().parents[3] / "proto" / "vectors"
+ALL = [json.loads(path.read_text()) for path in sorted(VECTORS.glob("*.json"))]
+REQUESTS = [vector for vector in ALL if vector["direction"] == "request"]
+RESPONSES = [vector for vector in ALL if vector["direction"] == "response"]
+NOTIFICATIONS = [vector for vector in ALL if vector["direction"] == "notification"]
+
+OURS = {
+    name: getattr(_requests, name)
+    for name in (
+        "hello ping info get_items list_sessions list_stores "
+        "add_items pop_item clear_session replace_items delete_session"
+    ).split()
+}
+POSITIONAL = ("session", "items")
+
+
+def by_name(vectors: list[Any]) -> Any:
+    return pytest.mark.parametrize("vector", vectors, ids=[vector["name"] for vector in vectors])
+
+
+def unescape(value: Any) -> Any:
+    """{"$bytes": hex} stands for bytes."""
+    if isinstance(value, dict):
+        if value.keys() == {"$bytes"}:
+            return bytes.fromhex(value["$bytes"])
+        return {name: unescape(member) for name, member in value.items()}
+    return [unescape(member) for member in value] if isinstance(value, list) else value
+
+
+def test_there_are_vectors_of_every_kind_and_method() -> None:
+    assert len(REQUESTS) > 20 and len(RESPONSES) > 20 and NOTIFICATIONS
+    assert {vector["meaning"]["method"] for vector in REQUESTS} >= OURS.keys()
+
+
+@by_name([vector for vector in REQUESTS if vector["meaning"]["params"] is not None])
+def test_request_has_the_golden_bytes(vector: Any) -> None:
+    meaning = vector["meaning"]
+    request: Request[Any] = Request(meaning["method"], unescape(meaning["params"]), lambda result: result)
+    frame = request.frame(meaning["msgid"])
+    assert frame.hex() == vector["bytes"]
+    assert len(frame) <= request.size
+
+
+@by_name(
+    [
+        v
+        for v in REQUESTS
+        if v["name"].endswith("_all_params") or v["name"] in ("request_ping", "request_info", "request_list_stores")
+    ]
+)
+def test_our_methods_make_the_golden_bytes(vector: Any) -> None:
+    meaning = vector["meaning"]
+    named = dict(meaning["params"])
+    positional = [named.pop(name) for name in POSITIONAL if name in named]
+    request = OURS[meaning["method"]](*positional, **named)
+    assert request.frame(meaning["msgid"]).hex() == vector["bytes"]
+    assert request.key == named.get("key")
+
+
+@by_name(RESPONSES)
+def test_response_is_understood_however_it_arrives(vector: Any) -> None:
+    data, meaning = bytes.fromhex(vector["bytes"]), vector["meaning"]
+    expected = (meaning["msgid"], meaning["error"], unescape(meaning["result"]))
+    for step in (1, 7, len(data)):
+        inbox = Inbox()
+        answers = [a for start in range(0, len(data), step) for a in inbox.feed(data[start : start + step])]
+        assert [tuple(answer) for answer in answers] == [expected]
+
+
+@by_name([v for v in RESPONSES if v["meaning"]["error"] is None])
+def test_results_become_our_types(vector: Any) -> None:
+    method = next((m for m in sorted(OURS, key=len, reverse=True) if vector["name"].startswith(f"answer_{m}")), None)
+    if method is None:
+        method = "get_items" if vector["name"] == "answer_unknown_keys" else None
+    if method is None:
+        assert "backup" in vector["name"], "a method that we do not know"
+        return
+    arguments = {"add_items": ("s", []), "replace_items": ("s", [])}
+    own = arguments.get(method, ("s",) if "session" in method or "item" in method else ())
+    if method == "list_sessions":
+        own = ()
+    result = vector["meaning"]["result"]
+    typed = OURS[method](*own).result(result)
+    if method == "ping":
+        assert typed is None
+        return
+    for name in getattr(typed, "_fields", ()):
+        if name == "erased":
+            assert typed.erased is bool(result.get("erased"))
+        elif name not in ("sessions", "stores"):
+            assert getattr(typed, name) == result[name]
+
+
+@by_name([v for v in RESPONSES if v["meaning"]["error"] is not None])
+def test_errors_become_our_classes(vector: Any) -> None:
+    meaning = vector["meaning"]["error"]
+    error = errors.from_wire(meaning, "the-key")
+    assert type(error) is errors.BY_CODE.get(meaning["code"], errors.SessiondError)
+    assert (error.code, error.message, error.key) == (meaning["code"], meaning["message"], "the-key")
+    assert error.details == {k: v for k, v in meaning.items() if k not in ("code", "message")}
+    if meaning["code"] == "conflict":
+        assert isinstance(error, errors.ConflictError)
+        assert (error.revision, error.epoch) == (meaning.get("revision"), meaning.get("epoch"))
+
+
+@by_name(NOTIFICATIONS)
+def test_a_farewell_is_kept_for_the_error_message(vector: Any) -> None:
+    inbox = Inbox()
+    assert inbox.feed(bytes.fromhex(vector["bytes"])) == []
+    assert vector["meaning"]["params"]["message"] in inbox.ended()
+
+
+def test_every_code_of_the_protocol_has_a_class() -> None:
+    header = VECTORS.parent / "sessiond-codes.h"
+    codes = [line.split('"')[1] for line in header.read_text().splitlines() if line.strip().startswith("X(")]
+    assert len(codes) == 13
+    assert sorted(codes) == sorted(errors.BY_CODE)
+
+
+def test_unpack_is_the_inverse_of_pack() -> None:
+    value = {"a": [1, None, True, 2**53 - 1, "\U0001f309", b"\0\xff"]}
+    assert _msgpack.unpack(_msgpack.pack(value)) == value
