@@ -17,7 +17,8 @@
 /* Where another parser rightly or wrongly says something else, it is not asked. */
 enum {
     NOT_JANSSON = 1 << 0, /* it refuses big numbers, lone surrogates and NUL in keys; it takes arrays, scalars, tabs */
-    NOT_SQLITE = 1 << 1,  /* 3.40 takes those too, stops at a NUL byte and does not look at UTF-8 */
+    NOT_SQLITE =
+        1 << 1, /* 3.40 takes those too, some keys that are no strings, any UTF-8, and anything after a NUL byte */
     ONLY_OURS = NOT_JANSSON | NOT_SQLITE,
 };
 
@@ -81,6 +82,8 @@ static const struct item {
     N_("key is a number", "{1:1}", 1, 0),
     N_("key is a name", "{a:1}", 1, 0),
     N_("key is an object", "{{}:1}", 1, 0),
+    N_("key is an object that ends in a string", "{{\"\":\"\"}:1}", 1, NOT_SQLITE),
+    N_("key is an array that ends in a string", "{[\"a\"]:1}", 1, NOT_SQLITE),
     N_("key in single quotes", "{'a':1}", 1, 0),
     N_("array closed as an object", "{\"a\":[1}", 7, 0),
     N_("object closed as an array", "{\"a\":1]", 6, 0),
