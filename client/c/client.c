@@ -130,9 +130,9 @@ void client_requeue(struct sessiond *client, struct call *call)
 {
     struct call *other;
 
-    TAILQ_FOREACH(other, &client->waiting, link)
-    if (other->number > call->number)
-        break;
+    TAILQ_FOREACH (other, &client->waiting, link)
+        if (other->number > call->number)
+            break;
     if (other)
         TAILQ_INSERT_BEFORE(other, call, link);
     else
@@ -144,6 +144,7 @@ void client_mark_sent(struct sessiond *client, struct call *call)
 {
     TAILQ_INSERT_TAIL(&client->sent, call, link);
     call->list = &client->sent;
+    call->begun = true;
     client->n_slow += call->method->slow;
     client->n_reading += call->method == &call_methods[SESSIOND_GET_ITEMS];
 }
@@ -238,9 +239,9 @@ void client_fail_waiting(struct sessiond *client, bool (*picks)(const struct cal
 
         if (!picks || picks(call))
             call_fail(client, call, r, "%s", message);
-        TAILQ_FOREACH(call, &client->waiting, link)
-        if (call->number > number)
-            break;
+        TAILQ_FOREACH (call, &client->waiting, link)
+            if (call->number > number)
+                break;
     }
 }
 
@@ -250,9 +251,9 @@ static struct call *find_sent(struct sessiond *client, uint32_t msgid)
 {
     struct call *call;
 
-    TAILQ_FOREACH(call, &client->sent, link)
-    if (call->msgid == msgid && call->written)
-        return call;
+    TAILQ_FOREACH (call, &client->sent, link)
+        if (call->msgid == msgid && call->written)
+            return call;
     return NULL;
 }
 
@@ -282,16 +283,16 @@ static void give_up_overtaken(struct sessiond *client, const struct call *done)
 {
     struct call *call;
 
-    TAILQ_FOREACH(call, &client->waiting, link)
-    if (call->refused_busy && call->number < done->number && call_same_session(call, done))
-        call->give_up_at = LONG_PAST;
+    TAILQ_FOREACH (call, &client->waiting, link)
+        if (call->refused_busy && call->number < done->number && call_same_session(call, done))
+            call->give_up_at = LONG_PAST;
 }
 
 /* Sends the changed question: another page, or the first one anew. */
 static void ask_again(struct sessiond *client, struct call *call)
 {
     client_unlink(client, call);
-    call->written = call->unsure = false;
+    call->begun = call->written = call->unsure = false;
     call->give_up_at = 0;
     client_requeue(client, call);
     if (call_pack(call, client))
@@ -409,8 +410,8 @@ int sessiond_timeout(const struct sessiond *client)
     if (connection_expects(client) && client->n_slow == 0)
         at = earlier(at, client->progress_at + client->silence_ms);
     if (in_trouble(client))
-        TAILQ_FOREACH(call, &client->waiting, link)
-    at = earlier(at, call->give_up_at ? call->give_up_at : at);
+        TAILQ_FOREACH (call, &client->waiting, link)
+            at = earlier(at, call->give_up_at ? call->give_up_at : at);
     if (client->state == CLIENT_READY && client->n_busy > 0 && TAILQ_EMPTY(&client->sent))
         at = earlier(at, client->busy_until);
     if (at == INT64_MAX)

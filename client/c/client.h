@@ -80,6 +80,7 @@ struct call {
     size_t charged;   /* its first size, counted in the client's n_bytes */
     uint64_t number;  /* in the order of sessiond_send */
     uint32_t msgid;
+    bool begun;        /* some of it has left, now or before */
     bool written;      /* the whole frame left on the connection of now: it may be carried out */
     bool unsure;       /* it was written on a connection that broke before the answer */
     bool refused_busy; /* and waits to be sent again */

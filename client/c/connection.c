@@ -249,6 +249,7 @@ static int take_refusal(struct sessiond *client, const struct message *message)
     if (r < 0)
         return r;
     client->state = CLIENT_READY;
+    client->n_written = 0;
     client_fail_waiting(client, is_more_than_a_question, r, client->refusal.message);
     return 0;
 }
@@ -259,9 +260,10 @@ static void become_ready(struct sessiond *client)
 
     client->refusal.error.code = 0;
     client->state = CLIENT_READY;
-    TAILQ_FOREACH(call, &client->waiting, link)
-    if (!call->unsure && !call->refused_busy)
-        call->give_up_at = 0; /* it only waited for the greeting */
+    client->n_written = 0;
+    TAILQ_FOREACH (call, &client->waiting, link)
+        if (!call->begun)
+            call->give_up_at = 0; /* it only waited for the greeting */
 }
 
 static int take_greeting(struct sessiond *client, const struct message *message)
@@ -318,9 +320,9 @@ void connection_lose(struct sessiond *client, int code, const char *reason)
         call->written = false;
         client_requeue(client, call);
     }
-    TAILQ_FOREACH(call, &client->waiting, link)
-    if (!call->give_up_at)
-        call->give_up_at = now + client->retry_ms;
+    TAILQ_FOREACH (call, &client->waiting, link)
+        if (!call->give_up_at)
+            call->give_up_at = now + client->retry_ms;
     back_off(client);
     if (code == -EPROTO && !client->hello.socket[0])
         client_fail_waiting(client, NULL, code, client->lost); /* it never was a sessiond */
@@ -447,9 +449,9 @@ static bool must_wait(const struct sessiond *client, const struct call *call)
     if (client->n_busy > 0 && (!TAILQ_EMPTY(&client->sent) || client_now_ms() < client->busy_until))
         return true;
     if (call->method->change && client->n_reading > 0)
-        TAILQ_FOREACH(other, &client->sent, link)
-    if (other->method == &call_methods[SESSIOND_GET_ITEMS] && call_same_session(other, call))
-        return true;
+        TAILQ_FOREACH (other, &client->sent, link)
+            if (other->method == &call_methods[SESSIOND_GET_ITEMS] && call_same_session(other, call))
+                return true;
     return false;
 }
 
@@ -511,8 +513,7 @@ static size_t gather(struct sessiond *client, struct iovec parts[WRITE_FRAMES])
 
     if (client->partial)
         parts[n++] = rest_of(&client->partial->frame, client->n_written);
-    TAILQ_FOREACH(call, &client->waiting, link)
-    {
+    TAILQ_FOREACH (call, &client->waiting, link) {
         if (n == WRITE_FRAMES || must_wait(client, call))
             break;
         parts[n++] = rest_of(&call->frame, 0);

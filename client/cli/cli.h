@@ -42,6 +42,6 @@ int command_run(const struct invocation *invocation);
 __attribute__((format(printf, 2, 3))) int complain(int status, const char *format, ...);
 
 /* Becomes the daemon's program, which is beside ours or in $PATH. Return: only if there is none, with errno set. */
-void exec_sessiond(char *const arguments[]);
+void exec_sessiond(const char *const arguments[]);
 
 #endif

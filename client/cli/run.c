@@ -96,7 +96,7 @@ static int open_notify(const struct place *place)
 
 static _Noreturn void become_daemon(const struct place *place, pid_t keeper, const sigset_t *mask)
 {
-    char *arguments[] = {"sessiond", "--socket", (char *)place->socket, "--state-dir", (char *)place->state, NULL};
+    const char *arguments[] = {"sessiond", "--socket", place->socket, "--state-dir", place->state, NULL};
     int in = open("/dev/null", O_RDONLY), out = open(place->log, O_WRONLY | O_CREAT | O_APPEND, 0600);
 
     (void)sigprocmask(SIG_SETMASK, mask, NULL);

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 /* The directory of this very program comes first: a build finds its own daemon, an installation too. */
-void exec_sessiond(char *const arguments[])
+void exec_sessiond(const char *const arguments[])
 {
     char path[PATH_MAX];
     ssize_t size = readlink("/proc/self/exe", path, sizeof(path) - sizeof("sessiond"));
@@ -14,15 +14,15 @@ void exec_sessiond(char *const arguments[])
 
     if (slash) {
         memcpy(slash + 1, "sessiond", sizeof("sessiond"));
-        (void)execv(path, arguments);
+        (void)execv(path, (char *const *)arguments);
     }
-    (void)execvp("sessiond", arguments);
+    (void)execvp("sessiond", (char *const *)arguments);
 }
 
 /* Only the daemon's program knows SQLite. */
 int command_verify(const struct invocation *invocation)
 {
-    char *arguments[] = {"sessiond", "--verify", invocation->arguments[0], NULL};
+    const char *arguments[] = {"sessiond", "--verify", invocation->arguments[0], NULL};
 
     exec_sessiond(arguments);
     return complain(EXIT_NO_DAEMON, "the program sessiond is neither beside sessionctl nor in $PATH: %s",
