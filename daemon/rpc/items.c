@@ -132,7 +132,7 @@ int get_items_run(struct request *request, const struct engine_table *table, str
     if (r)
         return r;
     reply = request_answer(request);
-    pack_map(reply, 7);
+    pack_map(reply, got.missing ? 8 : 7);
     pack_text(reply, slice_of("items"));
     pack_array(reply, got.n);
     buf_append(reply, request->rows.data, request->rows.size);
@@ -142,6 +142,8 @@ int get_items_run(struct request *request, const struct engine_table *table, str
     pack_pair_number(reply, "revision", got.revision);
     pack_pair_number(reply, "epoch", got.epoch);
     pack_pair_bool(reply, "more", got.more);
+    if (got.missing)
+        pack_pair_number(reply, "missing", got.missing);
     return 0;
 }
 

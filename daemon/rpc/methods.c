@@ -41,7 +41,7 @@ static const struct field list_sessions_fields[] = {
     FIELD("prefix", prefix, FIELD_TEXT, FIELD_NIL, 0, PROTO_SESSION_MAX),
     STORE,
     {0}};
-static const struct field backup_fields[] = {STORE, {0}};
+static const struct field store_fields[] = {STORE, {0}};
 static const struct field backup_read_fields[] = {
     BACKUP, FIELD("offset", offset, FIELD_NUMBER, FIELD_REQUIRED, 0, PROTO_NUMBER_MAX), STORE,
     {0}};
@@ -67,7 +67,8 @@ static const struct method methods[] = {
     {"delete_session", session_fields, JOB_CHANGE, .check = change_check, .prepare = items_prepare,
      .run = delete_session_run},
 
-    {"backup", backup_fields, JOB_STEPS, backup_check, .run = backup_run, .settle = backup_settle,
+    {"recover", store_fields, JOB_CHANGE, .check = recover_check, .run = recover_run},
+    {"backup", store_fields, JOB_STEPS, backup_check, .run = backup_run, .settle = backup_settle,
      .answer = backup_answer},
     {"backup_read", backup_read_fields, .check = backup_read_check, .settle = backup_read_settle},
     {"backup_delete", backup_delete_fields, .check = backup_read_check, .settle = backup_delete_settle,

@@ -49,6 +49,8 @@ int list_sessions_run(struct request *, const struct engine_table *, struct engi
 bool stores_again(struct request *, int outcome);
 int stores_run(struct request *, const struct engine_table *, struct engine *, bool *);
 int list_stores_answer(struct request *);
+int recover_check(struct request *);
+int recover_run(struct request *, const struct engine_table *, struct engine *, bool *);
 
 /* admin.c: */
 int hello_answer(struct request *);

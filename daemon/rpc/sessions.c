@@ -52,7 +52,7 @@ static void pack_store(struct request *request, const struct engine_table *table
     const struct store *store = request->store;
 
     request->n++;
-    pack_map(rows, 6);
+    pack_map(rows, 7);
     pack_pair_text(rows, "name", slice_of(store->name));
     pack_pair_text(rows, "engine", slice_of(table->name));
     pack_pair_text(rows, "durability", slice_of(store->directory ? "full" : "volatile"));
@@ -60,10 +60,12 @@ static void pack_store(struct request *request, const struct engine_table *table
         pack_pair_number(rows, "sessions", sizes->sessions);
         pack_pair_number(rows, "bytes", sizes->bytes);
         pack_pair_number(rows, "log_bytes", sizes->log_bytes);
+        pack_pair_number(rows, "missing", sizes->missing);
     } else {
         pack_pair_nil(rows, "sessions");
         pack_pair_nil(rows, "bytes");
         pack_pair_nil(rows, "log_bytes");
+        pack_pair_nil(rows, "missing");
     }
 }
 
@@ -94,6 +96,32 @@ bool stores_again(struct request *request, int outcome)
         return false;
     request->store = CONTAINER_OF(link, struct store, link);
     return true;
+}
+
+/* Only for a store that is there: whoever mistypes a name should be told. */
+int recover_check(struct request *request)
+{
+    struct slice name = request->params.store;
+
+    if (!owner_existing_store(request->owner, name.data ? name : slice_of("default")))
+        return request_refuse(request, SESSIOND_NOT_FOUND, "there is no such store");
+    return 0;
+}
+
+int recover_run(struct request *request, const struct engine_table *table, struct engine *engine, bool *ret_more)
+{
+    struct buf *reply;
+    uint64_t missing;
+    int r;
+
+    (void)ret_more;
+    r = table->recover(engine, &missing);
+    if (r)
+        return r;
+    reply = request_answer(request);
+    pack_map(reply, 1);
+    pack_pair_number(reply, "missing", missing);
+    return 0;
 }
 
 int list_stores_answer(struct request *request)

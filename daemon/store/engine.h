@@ -5,7 +5,8 @@
  *  - Used by one thread at a time, the lane of its store; every call is synchronous.
  *  - Several requests may share a transaction: begin, any number of operations, commit or rollback.
  *  - An operation returns 0 (done), an outcome, or a fault. After CONFLICT, KEY_REUSED or NOT_FOUND it has changed
- *    nothing and the transaction goes on. After SESSIOND_FULL or a fault the transaction must be rolled back.
+ *    nothing and the transaction goes on. After SESSIOND_FULL, SESSIOND_ROLLED_BACK (damage, or less than was
+ *    acknowledged) or a fault the transaction must be rolled back.
  *  - commit returns 0 (all of it is on disk), SESSIOND_UNCERTAIN (it may or may not be), SESSIOND_FULL or a fault
  *    (certainly nothing of it is stored).
  *  - After a fault is_broken may say that the engine's view of the disk is no longer to be trusted: close and reopen.
@@ -53,6 +54,7 @@ struct selection_result {
     uint64_t head_seq, revision, epoch;
     uint64_t n;
     bool more;
+    uint64_t missing; /* the store has lost so many rows that were acknowledged; 0: none */
 };
 
 struct session_range {
@@ -67,6 +69,7 @@ struct session_info {
 
 struct store_sizes {
     uint64_t sessions, bytes, log_bytes;
+    uint64_t missing; /* as above */
 };
 
 /* Return: 0 to go on, or a fault that ends the operation and is what it returns. */
@@ -100,6 +103,9 @@ struct engine_table {
     int (*replace_items)(struct engine *engine, const struct change *change, struct number from_seq,
                          const struct slice *items, size_t n, struct change_result *ret);
     int (*delete_session)(struct engine *engine, const struct change *change, struct change_result *ret);
+
+    /* An operator accepts that something is missing: from the commit of this on, changes are made again. */
+    int (*recover)(struct engine *engine, uint64_t *ret_missing);
 
     /* One small step of housekeeping, outside of transactions: checkpoints, receipts that expire. *ret_more: another
      * step is worth doing as soon as nobody waits. */

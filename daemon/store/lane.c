@@ -15,7 +15,10 @@
 #include "config.h"
 #include "store/engine.h"
 
-enum { IDLE_SECONDS = 60 }; /* how often an idle lane looks after its stores */
+enum {
+    SETTLE_SECONDS = 1, /* after work, an idle lane looks after its stores soon, */
+    IDLE_SECONDS = 60,  /* and then now and again */
+};
 
 struct lane {
     struct lanes *lanes;
@@ -183,6 +186,12 @@ static void answer_failed_commit(struct list *batch, int r)
     }
 }
 
+/* As engine.h says. */
+static bool must_roll_back(int outcome)
+{
+    return outcome < 0 || outcome == SESSIOND_FULL || outcome == SESSIOND_ROLLED_BACK;
+}
+
 /* Runs the jobs in one transaction. Return: 0 (all have their outcome), or an outcome or fault with which the
  * transaction was rolled back, and nothing of it is stored. */
 static int run_together(struct lane_store *store, struct list *batch)
@@ -199,7 +208,7 @@ static int run_together(struct lane_store *store, struct list *batch)
         struct job *job = job_of(link);
 
         job->outcome = job->run(job, table, store->engine, &more);
-        if (job->outcome < 0 || job->outcome == SESSIOND_FULL) {
+        if (must_roll_back(job->outcome)) {
             r = job->outcome;
             table->rollback(store->engine);
             return r;
@@ -338,19 +347,18 @@ static struct lane_store *take_batch(struct lane *lane, struct list *batch)
     return store;
 }
 
-/* Waits for a batch; with `idle_work` it does not wait, and without it not longer than it may. Return: false to stop.
- */
-static bool next_batch(struct lane *lane, bool idle_work, struct list *batch, struct lane_store **ret)
+/* Waits for a batch, for so long; *ret is NULL if none came. Return: false to stop. */
+static bool next_batch(struct lane *lane, time_t seconds, struct list *batch, struct lane_store **ret)
 {
     struct timespec until;
-    bool stop;
+    bool over = seconds == 0, stop;
 
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += IDLE_SECONDS;
+    until.tv_sec += seconds;
     list_init(batch);
     pthread_mutex_lock(&lane->lock);
-    while (!(*ret = take_batch(lane, batch)) && !lane->stopping && !idle_work)
-        idle_work = pthread_cond_timedwait(&lane->wake, &lane->lock, &until) == ETIMEDOUT;
+    while (!(*ret = take_batch(lane, batch)) && !lane->stopping && !over)
+        over = pthread_cond_timedwait(&lane->wake, &lane->lock, &until) == ETIMEDOUT;
     stop = !*ret && lane->stopping;
     pthread_mutex_unlock(&lane->lock);
     return !stop;
@@ -361,14 +369,16 @@ static void *run_lane(void *arg)
     struct lane *lane = arg;
     struct lane_store *store;
     struct list batch;
-    bool idle_work = false;
+    bool more = false, settled = true; /* more: housekeeping that need not wait */
 
-    while (next_batch(lane, idle_work, &batch, &store)) {
+    while (next_batch(lane, more ? 0 : settled ? IDLE_SECONDS : SETTLE_SECONDS, &batch, &store)) {
         if (store) {
             run_batch(lane, store, &batch);
-            idle_work = idle_work ? tend_all(lane) : tend_store(lane, store);
+            more = more ? tend_all(lane) : tend_store(lane, store);
+            settled = false;
         } else {
-            idle_work = tend_all(lane);
+            settled = !more;
+            more = tend_all(lane);
         }
     }
     LIST_FOR_EACH_SAFE(link, &lane->open)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -33,9 +34,9 @@ int sqlite_judge(sqlite3 *db, int rc, const char *what)
     switch (rc & 0xff) {
     case SQLITE_NOMEM:
         return fault(ENOMEM, what);
-    case SQLITE_CORRUPT:
+    case SQLITE_CORRUPT: /* what stands on a damaged page is lost; the rest of the store is not */
     case SQLITE_NOTADB:
-        return fault(EBADMSG, what);
+        return SESSIOND_ROLLED_BACK;
     case SQLITE_CANTOPEN:
         return fault(ENOENT, what);
     default:
@@ -48,6 +49,7 @@ int sqlite_fault(struct engine *engine, int rc, const char *what)
     switch (rc & 0xff) {
     case SQLITE_FULL:
     case SQLITE_NOMEM:
+    case SQLITE_CORRUPT:
         break;
     default:
         engine->broken = true;
@@ -115,6 +117,7 @@ static int sqlite_begin(struct engine *engine, bool writes)
 static void sqlite_rollback(struct engine *engine)
 {
     engine->now = engine->committed;
+    engine->recovering = false;
     /* After some errors SQLite has rolled back by itself already. */
     if (!sqlite3_get_autocommit(engine->db) && sqlite_run(engine, sqlite_use(engine, SQL_ROLLBACK)))
         engine->broken = true;
@@ -127,6 +130,10 @@ static int sqlite_commit(struct engine *engine)
     sqlite3_reset(sqlite_use(engine, SQL_COMMIT));
     if (rc == SQLITE_DONE) {
         engine->committed = engine->now;
+        if (engine->recovering)
+            engine->missing = 0;
+        engine->recovering = false;
+        (void)sqlite_head_write(engine); /* without it a loss would go unnoticed; nothing is lost now */
         return 0;
     }
     if ((rc & 0xff) == SQLITE_FULL) { /* the frame that would make it valid is not in the log */
@@ -256,6 +263,23 @@ static int sync_before_open(const char *path)
     return file_sync_parent(path);
 }
 
+/* A store whose head is there and whose file is not has lost everything: an empty file must not take its place. */
+static int open_head(struct engine *engine)
+{
+    bool exists;
+    int r;
+
+    if (engine->is_volatile)
+        return 0;
+    if ((r = sqlite_head_open(engine, &exists)))
+        return r;
+    if (engine->head.position == 0 || access(engine->path, F_OK) == 0)
+        return 0;
+    log_error("store_gone acknowledged=%llu path=\"%s\" do=\"put a backup in its place, or remove the directory\"",
+              (unsigned long long)engine->head.position, engine->path);
+    return SESSIOND_ROLLED_BACK;
+}
+
 static int open_database(struct engine *engine)
 {
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
@@ -324,7 +348,8 @@ static int read_counters(struct engine *engine)
     uint64_t since = 0;
     int r;
 
-    if ((r = read_numbers(engine, sqlite_use(engine, SQL_LOG_LAST), (uint64_t *[]){&engine->now.position}, 1)) ||
+    if ((r = read_numbers(engine, sqlite_use(engine, SQL_LOG_LAST),
+                          (uint64_t *[]){&engine->now.position, &engine->now.chain}, 2)) ||
         (r = read_numbers(engine, sqlite_use(engine, SQL_SWEPT_GET),
                           (uint64_t *[]){&engine->swept.position, &engine->swept.receipts}, 2)) ||
         (r = read_numbers(engine, sqlite_use(engine, SQL_CLOCK_LAST),
@@ -344,6 +369,7 @@ static int read_counters(struct engine *engine)
 static void engine_free(struct engine *engine)
 {
     sqlite_backup_end(engine);
+    sqlite_head_close(engine);
     for (size_t i = 0; i < SQL_N; i++)
         sqlite3_finalize(engine->statements[i]);
     sqlite3_close(engine->db);
@@ -364,15 +390,17 @@ static int sqlite_open(struct engine **ret, const char *directory, const struct 
     if (!engine)
         return fault(ENOMEM, "open a store");
     engine->config = config;
+    engine->head_fd = -1;
     engine->is_volatile = !directory;
     if (engine->is_volatile)
         strcpy(engine->path, ":memory:");
     else if (snprintf(engine->path, sizeof(engine->path), "%s/items.db", directory) >= (int)sizeof(engine->path))
         return fault(ENAMETOOLONG, "open a store");
 
-    if ((!engine->is_volatile && (r = file_make_directory(directory))) || (r = open_database(engine)) ||
-        (r = schema_migrate(engine->db, engine->path)) || (r = settle_database(engine)) ||
-        (r = prepare_statements(engine)) || (r = read_counters(engine)))
+    if ((!engine->is_volatile && (r = file_make_directory(directory))) || (r = open_head(engine)) ||
+        (r = open_database(engine)) || (r = schema_migrate(engine->db, engine->path)) ||
+        (r = settle_database(engine)) || (r = prepare_statements(engine)) || (r = read_counters(engine)) ||
+        (r = sqlite_head_compare(engine)))
         return r;
     sqlite3_db_config(engine->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
     *ret = TAKE(engine);
@@ -385,7 +413,7 @@ static void sqlite_close(struct engine *engine)
         return;
     if (engine->broken)
         sqlite3_db_config(engine->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-    else if (!engine->is_volatile)
+    else if (!engine->is_volatile && !engine->missing)
         (void)sqlite_clock_put(engine); /* only spares the next opening some counting */
     engine_free(engine);
 }
@@ -396,7 +424,7 @@ static int sqlite_sizes(struct engine *engine, struct store_sizes *ret)
 {
     int r;
 
-    *ret = (struct store_sizes){.log_bytes = (uint64_t)engine->log_pages * PAGE_SIZE};
+    *ret = (struct store_sizes){.log_bytes = (uint64_t)engine->log_pages * PAGE_SIZE, .missing = engine->missing};
     if ((r = read_numbers(engine, sqlite_use(engine, SQL_SESSIONS_COUNT), (uint64_t *[]){&ret->sessions}, 1)))
         return r;
     return read_numbers(engine, sqlite_use(engine, SQL_PAGES), (uint64_t *[]){&ret->bytes}, 1);
@@ -455,6 +483,7 @@ const struct engine_table sqlite_engine = {
     .clear_session = sqlite_clear_session,
     .replace_items = sqlite_replace_items,
     .delete_session = sqlite_delete_session,
+    .recover = sqlite_recover,
     .tend = sqlite_tend,
     .backup_step = sqlite_backup_step,
     .backup_end = sqlite_backup_end,

@@ -21,6 +21,7 @@ enum operation {
     OPERATION_REPLACE = 4,
     OPERATION_DELETE = 5,
     OPERATION_NOTHING = 6, /* a change with a key that changed nothing */
+    OPERATION_RECOVER = 7, /* an operator accepted a loss: positions before this one may be missing */
 };
 
 /* X(name, text): every statement, prepared once when the store is opened. */
@@ -29,10 +30,11 @@ enum operation {
     X(BEGIN_WRITE, "BEGIN IMMEDIATE")                                                                                  \
     X(COMMIT, "COMMIT")                                                                                                \
     X(ROLLBACK, "ROLLBACK")                                                                                            \
-    X(LOG_INSERT, "INSERT INTO log VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)")                   \
+    X(LOG_INSERT, "INSERT INTO log VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)")              \
     X(LOG_GET, "SELECT operation, session, seq, revision, epoch, span, removed, fingerprint, body"                     \
                " FROM log WHERE position = ?1")                                                                        \
-    X(LOG_LAST, "SELECT max(position) FROM log")                                                                       \
+    X(LOG_LAST, "SELECT position, chain FROM log ORDER BY position DESC LIMIT 1")                                      \
+    X(LOG_CHAIN, "SELECT chain FROM log WHERE position = ?1")                                                          \
     X(LOG_KEYS_AFTER, "SELECT count(key) FROM log WHERE position > ?1")                                                \
     X(ITEMS_FLOOR, "SELECT seq FROM log INDEXED BY live WHERE session = ?1 AND operation = 1 AND seq > ?2"             \
                    " AND seq < ?3 AND body IS NOT NULL ORDER BY seq DESC LIMIT 1 OFFSET ?4")                           \
@@ -50,6 +52,7 @@ enum operation {
     X(SESSION_INSERT, "INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")                               \
     X(SESSION_UPDATE, "UPDATE session SET count = ?3, bytes = ?4, head_seq = ?5, revision = ?6, epoch = ?7,"           \
                       " updated_us = ?9 WHERE name = ?1")                                                              \
+    X(SESSIONS_RAISE_EPOCH, "UPDATE session SET epoch = epoch + ?1, revision = revision + 1")                          \
     X(SESSION_DELETE, "DELETE FROM session WHERE name = ?1")                                                           \
     X(SESSIONS_LIST, "SELECT name, count, bytes, head_seq, revision, epoch, created_us, updated_us FROM session"       \
                      " WHERE name > ?1 AND name >= ?2 AND name < ?3 ORDER BY name LIMIT ?4")                           \
@@ -79,6 +82,7 @@ enum statement {
 struct counters {
     uint64_t position; /* of the log's last row */
     uint64_t receipts; /* ever written */
+    uint64_t chain;    /* running hash of the log's rows */
 };
 
 struct engine {
@@ -90,6 +94,13 @@ struct engine {
     bool broken;                    /* an I/O error or damage was seen */
     struct counters now, committed; /* now: with what the open transaction adds */
     struct counters swept;          /* receipts up to here are gone */
+    int head_fd;                    /* -1: a volatile store has none */
+    int head_slot;                  /* written last: 0 or 1 */
+    bool head_dirty;                /* not yet synced */
+    uint64_t head_synced_us;        /* monotonic */
+    struct counters head;           /* what was acknowledged, as the head says */
+    bool recovering;                /* the open transaction accepts the loss */
+    uint64_t missing;               /* rows of the log that were acknowledged and are not there; 0: none */
     uint64_t uptime_base_s;         /* of the store, before this opening */
     uint64_t opened_us;             /* monotonic */
     struct counters clocked;        /* at the last row of `clock` */
@@ -99,7 +110,8 @@ struct engine {
     sqlite3 *backup_db;             /* its file */
 };
 
-/* Judges what SQLite returned, in this one place. `rc` is none of OK, ROW, DONE. Return: SESSIOND_FULL or a fault. */
+/* Judges what SQLite returned, in this one place. `rc` is none of OK, ROW, DONE. Return: SESSIOND_FULL; ROLLED_BACK
+ * for damage; or a fault. */
 int sqlite_judge(sqlite3 *db, int rc, const char *what);
 
 /* The same, and marks the engine broken where the disk is no longer to be trusted. */
@@ -123,6 +135,17 @@ struct slice sqlite_column_slice(sqlite3_stmt *statement, int index);
 /* Uptime of the store, in seconds, all openings together. */
 uint64_t sqlite_uptime_s(const struct engine *engine);
 
+/* sqlite_head.c. Opens the head, which may be new; reads what it says into engine->head. */
+int sqlite_head_open(struct engine *engine, bool *ret_exists);
+void sqlite_head_close(struct engine *engine);
+/* Says that all that is committed has been acknowledged. */
+int sqlite_head_write(struct engine *engine);
+void sqlite_head_sync(struct engine *engine);
+bool sqlite_head_is_due(const struct engine *engine);
+/* Sets engine->missing by what the store has and the head says. */
+int sqlite_head_compare(struct engine *engine);
+uint64_t sqlite_chain(uint64_t before, const uint64_t numbers[], size_t n, struct slice body);
+
 /* sqlite_items.c */
 int sqlite_get_items(struct engine *, const struct selection *, item_fn, void *, struct selection_result *);
 int sqlite_list_sessions(struct engine *, const struct session_range *, session_fn, void *, bool *);
@@ -137,6 +160,7 @@ int sqlite_delete_session(struct engine *, const struct change *, struct change_
 int sqlite_tend(struct engine *, bool *ret_more);
 int sqlite_clock_put(struct engine *);
 int sqlite_checkpoint(struct engine *);
+int sqlite_recover(struct engine *, uint64_t *ret_missing);
 int sqlite_backup_step(struct engine *, const char *path, bool *ret_more);
 void sqlite_backup_end(struct engine *);
 

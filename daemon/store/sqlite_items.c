@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/mem.h"
 
 /* ---- sessions ---- */
 
@@ -89,28 +90,24 @@ struct writing {
 static int log_append(struct writing *w, enum operation operation, uint64_t seq, struct slice body)
 {
     sqlite3_stmt *insert = sqlite_use(w->engine, SQL_LOG_INSERT);
-    uint64_t position = ++w->engine->now.position;
+    struct counters *now = &w->engine->now;
+    const uint64_t numbers[] = {++now->position,     w->change->now_us, operation, w->session.number, seq,
+                                w->session.revision, w->session.epoch,  w->span,   w->removed};
+    const struct slice none = {0}, print = {(const char *)w->change->fingerprint, FINGERPRINT_SIZE};
     bool keyed = w->first && w->change->key.data;
 
-    bind_number(insert, 1, position);
-    bind_number(insert, 2, w->change->now_us);
-    sqlite3_bind_int(insert, 3, operation);
-    bind_number(insert, 4, w->session.number);
-    bind_number(insert, 5, seq);
-    bind_number(insert, 6, w->session.revision);
-    bind_number(insert, 7, w->session.epoch);
-    if (w->first) {
-        bind_number(insert, 8, w->span);
-        bind_number(insert, 9, w->removed);
-    } else {
+    now->chain = sqlite_chain(now->chain, numbers, N_ELEMENTS(numbers), body);
+    for (int i = 0; i < (int)N_ELEMENTS(numbers); i++)
+        bind_number(insert, i + 1, numbers[i]);
+    if (!w->first) {
         sqlite3_bind_null(insert, 8);
         sqlite3_bind_null(insert, 9);
     }
-    sqlite_bind_slice(insert, 10, keyed ? w->change->key : (struct slice){0});
-    sqlite_bind_slice(
-        insert, 11, keyed ? (struct slice){(const char *)w->change->fingerprint, FINGERPRINT_SIZE} : (struct slice){0});
-    sqlite_bind_slice(insert, 12, position == w->session.number ? w->change->session : (struct slice){0});
+    sqlite_bind_slice(insert, 10, keyed ? w->change->key : none);
+    sqlite_bind_slice(insert, 11, keyed ? print : none);
+    sqlite_bind_slice(insert, 12, now->position == w->session.number ? w->change->session : none);
     sqlite_bind_slice(insert, 13, body);
+    sqlite3_bind_int64(insert, 14, (sqlite3_int64)now->chain);
     w->first = false;
     return sqlite_run(w->engine, insert);
 }
@@ -203,6 +200,7 @@ static int receipt_answer(struct engine *engine, const struct receipt *receipt, 
     case OPERATION_CLEAR:
     case OPERATION_DELETE:
     case OPERATION_NOTHING:
+    case OPERATION_RECOVER:
         break;
     }
     return 0;
@@ -258,6 +256,8 @@ static int change_begin(struct writing *w, struct engine *engine, const struct c
 
     *w = (struct writing){.engine = engine, .change = change, .span = 1, .first = true};
     *ret = (struct change_result){0};
+    if (engine->missing)
+        return SESSIOND_ROLLED_BACK;
     if ((r = receipt_find(engine, change, item, arg, ret)) || ret->repeated)
         return r;
     if ((r = session_load(engine, change->session, &w->session)))
@@ -491,6 +491,29 @@ int sqlite_delete_session(struct engine *engine, const struct change *change, st
     return receipt_put(&w, engine->now.position);
 }
 
+/* ---- accepting a loss ---- */
+
+/* Positions go on behind those that are missing, and all epochs rise above any that was ever told: whoever kept what he
+ * had read starts over. */
+int sqlite_recover(struct engine *engine, uint64_t *ret_missing)
+{
+    sqlite3_stmt *raise = sqlite_use(engine, SQL_SESSIONS_RAISE_EPOCH);
+    uint64_t beyond = engine->now.position > engine->head.position ? engine->now.position : engine->head.position;
+    struct change change = {0};
+    struct writing w = {.engine = engine, .change = &change, .span = 1, .first = true};
+    int r;
+
+    *ret_missing = engine->missing;
+    if (!engine->missing)
+        return 0;
+    engine->recovering = true;
+    engine->now.position = beyond;
+    bind_number(raise, 1, beyond);
+    if ((r = sqlite_run(engine, raise)))
+        return r;
+    return log_append(&w, OPERATION_RECOVER, 0, (struct slice){0});
+}
+
 /* ---- reading ---- */
 
 /* The seq at which the answer begins: of the items between the bounds the latest `limit`. */
@@ -549,7 +572,7 @@ int sqlite_get_items(struct engine *engine, const struct selection *selection, i
     struct session session;
     int r;
 
-    *ret = (struct selection_result){0};
+    *ret = (struct selection_result){.missing = engine->missing};
     if ((r = session_load(engine, selection->session, &session)))
         return r;
     ret->head_seq = session.head_seq;

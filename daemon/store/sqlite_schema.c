@@ -31,7 +31,8 @@ static const char *const migrations[] = {
     "  key BLOB,"
     "  fingerprint BLOB,"
     "  name BLOB,"
-    "  body BLOB"
+    "  body BLOB,"
+    "  chain INTEGER NOT NULL" /* running hash of all rows up to this one, see sqlite_head.c */
     ");"
     "CREATE INDEX live ON log (session, operation, seq) WHERE body IS NOT NULL;"
     "CREATE TABLE session ("

@@ -26,6 +26,7 @@ int sqlite_checkpoint(struct engine *engine)
     if (rc != SQLITE_OK)
         return sqlite_fault(engine, rc, "checkpoint");
     engine->log_pages = 0;
+    sqlite_head_sync(engine);
     return 0;
 }
 
@@ -193,6 +194,10 @@ static int sweep(struct engine *engine, bool *ret_more)
 int sqlite_tend(struct engine *engine, bool *ret_more)
 {
     *ret_more = false;
+    if (sqlite_head_is_due(engine))
+        sqlite_head_sync(engine);
+    if (engine->missing)
+        return 0; /* nothing is changed until somebody has looked */
     if (engine->log_pages >= CHECKPOINT_PAGES && !engine->is_volatile)
         return sqlite_checkpoint(engine);
     if (clock_is_due(engine))

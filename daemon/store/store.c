@@ -164,6 +164,10 @@ static bool is_store_on_disk(const struct store *store)
     struct stat status;
 
     snprintf(path, sizeof(path), "%s/items.db", store->directory);
+    if (stat(path, &status) == 0)
+        return true;
+    snprintf(path, sizeof(path), "%s/items.head",
+             store->directory); /* its file is gone, and that must not go unnoticed */
     return stat(path, &status) == 0;
 }
 
