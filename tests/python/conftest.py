@@ -31,6 +31,8 @@ PACKAGE = TOP / "client" / "python" / "src"
 DEADLINE_S = 60.0
 """How long a state may take to arrive, on a machine that is busy with a sanitizer build."""
 
+PING = b"\x94\x00\x01\xa4ping\x90"
+
 sys.path.insert(0, str(PACKAGE))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE), os.environ.get("PYTHONPATH")]))
 
@@ -40,12 +42,12 @@ def build_dir() -> pathlib.Path:
     return pathlib.Path(os.environ.get("SESSIOND_BUILD") or TOP / "build" / "release").resolve()
 
 
-def wait_until(what: str, condition: Callable[[], bool]) -> None:
+def wait_until(what: str | Callable[[], str], condition: Callable[[], bool]) -> None:
     """Return as soon as `condition` holds; fail, naming `what`, if it does not within DEADLINE_S."""
     end = time.monotonic() + DEADLINE_S
     while not condition():
         if time.monotonic() > end:
-            pytest.fail(f"waited {DEADLINE_S:.0f} s in vain: {what}")
+            pytest.fail(f"waited {DEADLINE_S:.0f} s in vain: {what if isinstance(what, str) else what()}")
         time.sleep(0.002)
 
 
@@ -85,7 +87,7 @@ class Daemon:
                 self._await_ready(notify)
             finally:
                 notify_path.unlink()
-        self._fds = self._descriptors()
+        self._fds = self._descriptors_at_rest()
 
     def _await_ready(self, notify: socket.socket) -> None:
         def ready() -> bool:
@@ -131,6 +133,15 @@ class Daemon:
     def read_log(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else "(no log)"
 
+    def _descriptors_at_rest(self) -> collections.Counter[str]:
+        """What it holds when it serves and nobody is connected: its loop has answered us, so its start is over."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(DEADLINE_S)
+            probe.connect(self.socket)
+            probe.sendall(PING)
+            assert probe.recv(1), "the daemon hung up on a ping"
+            return self._descriptors() - collections.Counter(socket=1)
+
     def connections(self) -> int:
         """How many sockets it holds beyond those it had when it was ready."""
         return self._descriptors()["socket"] - self._fds["socket"]
@@ -154,7 +165,7 @@ class Daemon:
             return
         assert self.running, f"sessiond died:\n{self.read_log()}"
         wait_until(
-            f"descriptors are what they were ({dict(self._fds)}, now {dict(self._descriptors())})",
+            lambda: f"descriptors are what they were: {dict(self._fds)}, but they are {dict(self._descriptors())}",
             lambda: self._descriptors() == self._fds,
         )
 
