@@ -85,6 +85,6 @@ void buf_drop(struct buf *buf, size_t size)
     buf->size -= size;
     if (buf->size > 0)
         memmove(buf->data, buf->data + size, buf->size);
-    if (buf->capacity > BUF_CAPACITY_KEPT && buf->size <= buf->capacity / 4)
+    if (buf->capacity > BUF_CAPACITY_KEPT)
         give_back(buf);
 }

@@ -130,6 +130,19 @@ static void test_a_failed_append_sticks(void **state)
     assert_false(buf.failed);
 }
 
+static void test_a_failure_outlives_the_memory_that_is_given_back(void **state)
+{
+    struct buf buf = BUF_INIT;
+    volatile size_t huge = SIZE_MAX / 2;
+
+    (void)state;
+    fill(&buf, 2 * MIB);
+    buf_append(&buf, "", huge);
+    buf_drop(&buf, 2 * MIB);
+    assert_null(buf.data);
+    assert_true(buf.failed);
+}
+
 static void test_a_drop_keeps_what_comes_after(void **state)
 {
     struct buf buf = BUF_INIT;
@@ -220,6 +233,7 @@ int main(void)
         cmocka_unit_test(test_the_capacity_is_at_most_double_of_what_was_needed),
         cmocka_unit_test(test_a_size_that_no_memory_has_changes_nothing),
         cmocka_unit_test(test_a_failed_append_sticks),
+        cmocka_unit_test(test_a_failure_outlives_the_memory_that_is_given_back),
         cmocka_unit_test(test_a_drop_keeps_what_comes_after),
         cmocka_unit_test(test_the_memory_of_ordinary_frames_is_kept),
         cmocka_unit_test(test_an_emptied_huge_buf_gives_its_memory_back),

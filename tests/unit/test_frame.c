@@ -207,6 +207,8 @@ static void test_a_claim_over_a_limit_is_refused_at_its_header(void **state)
             fail_msg("case %zu is not too large", i);
         assert_non_null(scan.why);
         assert_int_equal(frame_scan(&scan, cases[i].data, cases[i].size), FRAME_TOO_LARGE);
+        scan = FRAME_SCAN_INIT;
+        assert_int_equal(frame_scan(&scan, cases[i].data, cases[i].size - 1), FRAME_PARTIAL); /* claims nothing yet */
     }
 }
 

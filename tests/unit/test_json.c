@@ -16,9 +16,8 @@
 
 /* Where another parser rightly or wrongly says something else, it is not asked. */
 enum {
-    NOT_JANSSON = 1 << 0, /* it refuses big numbers, lone surrogates and NUL in keys; it takes arrays, scalars, tabs */
-    NOT_SQLITE =
-        1 << 1, /* 3.40 takes those too, some keys that are no strings, any UTF-8, and anything after a NUL byte */
+    NOT_JANSSON = 1 << 0, /* refuses big numbers, lone surrogates, NUL in keys; takes arrays at the top, tabs, lines */
+    NOT_SQLITE = 1 << 1,  /* 3.40 takes these, scalars, NaN, any UTF-8, a key like {"":""}, anything after a NUL byte */
     ONLY_OURS = NOT_JANSSON | NOT_SQLITE,
 };
 
@@ -44,6 +43,8 @@ static const struct item {
     Y("spaces everywhere", "  { \"a\" : [ 1 , 2 ] , \"b\" : { } }  ", 0),
     Y("duplicate keys", "{\"a\":1,\"a\":2}", 0),
     Y("nested", "{\"a\":{\"b\":[{\"c\":[[]]}]}}", 0),
+    Y("array where an object was", "{\"a\":[{},[[],1]]}", 0),
+    Y("object where an array was", "{\"a\":[[],{\"b\":[],\"c\":1}]}", 0),
     N_("empty text", "", 0, 0),
     N_("only a space", " ", 1, 0),
     N_("array at the top", "[{}]", 0, ONLY_OURS),
@@ -129,7 +130,7 @@ static const struct item {
     N_("number at the end of the text", "{\"a\":12", 7, 0),
 
     /* strings */
-    Y("all escapes", "{\"a\":\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e4\\uABCD\"}", 0),
+    Y("all escapes", "{\"a\":\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u0123\\u4567\\u89ab\\ucdef\\uABCD\\uEF00\"}", 0),
     Y("escape NUL", "{\"a\":\"x\\u0000y\"}", 0),
     Y("escape NUL in a key", "{\"\\u0000\":1}", NOT_JANSSON),
     Y("surrogate pair", "{\"a\":\"\\ud83d\\ude00\"}", 0),
