@@ -16,7 +16,7 @@
 #include "store/engine.h"
 
 enum {
-    SETTLE_SECONDS = 1, /* after work, an idle lane looks after its stores soon, */
+    SETTLE_SECONDS = 1, /* after work, an idle lane looks after its stores soon, as the infirmary does always, */
     IDLE_SECONDS = 60,  /* and then now and again */
 };
 
@@ -31,7 +31,8 @@ struct lane {
     bool stopping;
 
     /* The lane's own. */
-    struct list open; /* stores, the most recently used last */
+    bool is_infirmary;
+    struct list open; /* stores, the most recently used last; in the infirmary all that are there */
     size_t n_open;
 };
 
@@ -42,10 +43,11 @@ struct lanes {
     uv_async_t wake; /* the loop: jobs are done */
 
     pthread_mutex_t lock;
-    struct list done; /* jobs */
+    struct list done;   /* jobs */
+    struct list moving; /* stores */
 
     size_t next; /* lane for the next store */
-    size_t n;
+    size_t n;    /* lanes, the infirmary included, which is the last */
     struct lane lane[];
 };
 
@@ -74,15 +76,79 @@ static void hand_back_one(struct lanes *lanes, struct job *job)
     hand_back(lanes, &jobs);
 }
 
+/* ---- between home and the infirmary ---- */
+
+static struct lane *infirmary(struct lanes *lanes)
+{
+    return &lanes->lane[lanes->n - 1];
+}
+
+/* On a lane that is done with the store for now: the loop puts it on the other one, with all that waits for it. */
+static void send_away(struct lane *lane, struct lane_store *store)
+{
+    struct lanes *lanes = lane->lanes;
+
+    pthread_mutex_lock(&lane->lock);
+    store->away = true;
+    list_remove(&store->ready);
+    pthread_mutex_unlock(&lane->lock);
+
+    pthread_mutex_lock(&lanes->lock);
+    list_append(&lanes->moving, &store->moving);
+    pthread_mutex_unlock(&lanes->lock);
+    uv_async_send(&lanes->wake);
+}
+
+static size_t waiting_bytes(const struct lane_store *store)
+{
+    size_t bytes = 0;
+
+    LIST_FOR_EACH(link, &store->waiting)
+    bytes += CONTAINER_OF(link, struct job, link)->size;
+    return bytes;
+}
+
+/* On the loop, which alone submits: nobody else touches a store that is away. */
+static void move_store(struct lanes *lanes, struct lane_store *store)
+{
+    bool falls_ill = store->lane == store->home;
+    struct lane *from = store->lane, *to = falls_ill ? infirmary(lanes) : store->home;
+    size_t bytes;
+
+    pthread_mutex_lock(&from->lock);
+    bytes = waiting_bytes(store);
+    from->n_jobs -= store->n_waiting;
+    from->bytes -= bytes;
+    pthread_mutex_unlock(&from->lock);
+
+    store->lane = to;
+    store->quarantined = falls_ill;
+    log_line(falls_ill ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO, "%s store=\"%s\"",
+             falls_ill ? "store_quarantined" : "store_recovered", store->directory ? store->directory : "memory");
+
+    pthread_mutex_lock(&to->lock);
+    store->away = false;
+    to->n_jobs += store->n_waiting;
+    to->bytes += bytes;
+    if (falls_ill || store->n_waiting)
+        list_append(&to->ready, &store->ready);
+    pthread_cond_signal(&to->wake);
+    pthread_mutex_unlock(&to->lock);
+}
+
 static void on_jobs_done(uv_async_t *wake)
 {
     struct lanes *lanes = CONTAINER_OF(wake, struct lanes, wake);
-    struct list jobs;
+    struct list jobs, moving, *link;
 
     list_init(&jobs);
+    list_init(&moving);
     pthread_mutex_lock(&lanes->lock);
     list_splice(&jobs, &lanes->done);
+    list_splice(&moving, &lanes->moving);
     pthread_mutex_unlock(&lanes->lock);
+    while ((link = list_pop(&moving)))
+        move_store(lanes, CONTAINER_OF(link, struct lane_store, moving));
     if (!list_is_empty(&jobs))
         lanes->on_done(lanes->arg, &jobs);
 }
@@ -97,18 +163,18 @@ static void close_store(struct lane *lane, struct lane_store *store)
         steps->outcome = SESSIOND_UNAVAILABLE;
         hand_back_one(lane->lanes, steps);
     }
-    if (!store->engine)
-        return;
-    store->table->close(TAKE(store->engine));
+    if (store->engine)
+        store->table->close(TAKE(store->engine));
     store->tend = false;
+    if (!list_is_empty(&store->open))
+        lane->n_open--;
     list_remove(&store->open);
-    lane->n_open--;
 }
 
 /* Closes the store that was not used for longest, if there are too many. */
 static void close_oldest(struct lane *lane, const struct lane_store *keep)
 {
-    if (lane->n_open <= lane->lanes->config->open_stores)
+    if (lane->n_open <= lane->lanes->config->open_stores || lane->is_infirmary)
         return;
     LIST_FOR_EACH(link, &lane->open)
     {
@@ -121,34 +187,39 @@ static void close_oldest(struct lane *lane, const struct lane_store *keep)
     }
 }
 
+/* Puts it at the end of the list of stores, as the one used last. */
+static void list_use(struct lane *lane, struct lane_store *store)
+{
+    if (list_is_empty(&store->open))
+        lane->n_open++;
+    list_remove(&store->open);
+    list_append(&lane->open, &store->open);
+}
+
 /* Return: 0, or what the jobs that wait for the store are answered with. */
 static int open_store(struct lane *lane, struct lane_store *store)
 {
     int r;
 
-    if (store->engine) {
-        list_remove(&store->open);
-        list_append(&lane->open, &store->open);
-        return 0;
+    if (!store->engine) {
+        r = store->table->open(&store->engine, store->directory, lane->lanes->config);
+        if (r)
+            return r < 0 ? SESSIOND_UNAVAILABLE : r;
     }
-    r = store->table->open(&store->engine, store->directory, lane->lanes->config);
-    if (r)
-        return r < 0 ? SESSIOND_UNAVAILABLE : r;
-    list_append(&lane->open, &store->open);
-    lane->n_open++;
+    list_use(lane, store);
     close_oldest(lane, store);
     return 0;
 }
 
-/* After damage or an I/O error nothing that SQLite holds in memory is trusted: the store is closed without touching its
- * files, and opened anew, synced first, by whoever needs it next. */
-static void close_if_broken(struct lane *lane, struct lane_store *store)
+/* After an I/O error nothing that the engine holds in memory is trusted: it is closed without touching its files. */
+static bool close_if_broken(struct lane *lane, struct lane_store *store)
 {
     if (!store->engine || !store->table->is_broken(store->engine))
-        return;
-    log_error("store_closed why=\"an I/O error or damage\" store=\"%s\"",
-              store->directory ? store->directory : "memory");
+        return false;
     close_store(lane, store);
+    if (!lane->is_infirmary)
+        send_away(lane, store);
+    return true;
 }
 
 /* ---- batches ---- */
@@ -258,6 +329,8 @@ static void run_batch(struct lane *lane, struct lane_store *store, struct list *
 {
     int r = open_store(lane, store);
 
+    if (list_is_empty(batch))
+        return; /* a patient without visitors */
     if (r) {
         answer_all(batch, r);
     } else if (job_of(batch->next)->kind == JOB_STEPS) {
@@ -299,12 +372,26 @@ static bool tend_store(struct lane *lane, struct lane_store *store)
     return store->tend || store->steps;
 }
 
+/* In the infirmary: tries to open a store. Opening syncs it and compares it with what was acknowledged. */
+static void nurse(struct lane *lane, struct lane_store *store)
+{
+    if (open_store(lane, store) == 0) {
+        close_store(lane, store);
+        send_away(lane, store);
+    } else {
+        list_use(lane, store); /* tried again each second */
+    }
+}
+
 static bool tend_all(struct lane *lane)
 {
     bool more = false;
 
     LIST_FOR_EACH_SAFE(link, &lane->open)
-    more |= tend_store(lane, CONTAINER_OF(link, struct lane_store, open));
+    if (lane->is_infirmary)
+        nurse(lane, CONTAINER_OF(link, struct lane_store, open));
+    else
+        more |= tend_store(lane, CONTAINER_OF(link, struct lane_store, open));
     return more;
 }
 
@@ -369,15 +456,18 @@ static void *run_lane(void *arg)
     struct lane *lane = arg;
     struct lane_store *store;
     struct list batch;
-    bool more = false, settled = true; /* more: housekeeping that need not wait */
+    bool more = false, settled = !lane->is_infirmary; /* more: housekeeping that need not wait */
 
     while (next_batch(lane, more ? 0 : settled ? IDLE_SECONDS : SETTLE_SECONDS, &batch, &store)) {
         if (store) {
             run_batch(lane, store, &batch);
-            more = more ? tend_all(lane) : tend_store(lane, store);
+            if (lane->is_infirmary)
+                nurse(lane, store);
+            else
+                more = more ? tend_all(lane) : tend_store(lane, store);
             settled = false;
         } else {
-            settled = !more;
+            settled = !more && !lane->is_infirmary;
             more = tend_all(lane);
         }
     }
@@ -391,7 +481,8 @@ static void *run_lane(void *arg)
 void lane_adopt(struct lanes *lanes, struct lane_store *store, const struct engine_table *table, const char *directory)
 {
     *store = (struct lane_store){.table = table, .directory = directory};
-    store->lane = &lanes->lane[lanes->next++ % lanes->n];
+    store->home = store->lane = &lanes->lane[lanes->next++ % (lanes->n - 1)];
+    list_init(&store->moving);
     list_init(&store->waiting);
     list_init(&store->ready);
     list_init(&store->open);
@@ -404,13 +495,15 @@ int lane_submit(struct job *job)
     const struct config *config = lane->lanes->config;
     int r = 0;
 
+    if (store->quarantined && job->kind == JOB_CHANGE)
+        return SESSIOND_UNAVAILABLE;
     pthread_mutex_lock(&lane->lock);
     if (lane->n_jobs >= config->lane_requests || (lane->n_jobs > 0 && lane->bytes + job->size > config->lane_bytes)) {
         r = SESSIOND_BUSY;
     } else {
         lane->n_jobs++;
         lane->bytes += job->size;
-        if (store->n_waiting++ == 0)
+        if (store->n_waiting++ == 0 && !store->away && list_is_empty(&store->ready))
             list_append(&lane->ready, &store->ready);
         list_append(&store->waiting, &job->link);
         pthread_cond_signal(&lane->wake);
@@ -428,6 +521,7 @@ static int start_lane(struct lane *lane, struct lanes *lanes, size_t index)
     int error;
 
     lane->lanes = lanes;
+    lane->is_infirmary = lane == infirmary(lanes);
     list_init(&lane->ready);
     list_init(&lane->open);
     pthread_mutex_init(&lane->lock, NULL);
@@ -449,7 +543,8 @@ static int start_lane(struct lane *lane, struct lanes *lanes, size_t index)
 
 int lanes_open(struct lanes **ret, uv_loop_t *loop, const struct config *config, jobs_done_fn done, void *arg)
 {
-    struct lanes *lanes = calloc(1, sizeof(*lanes) + config->lanes * sizeof(struct lane));
+    size_t n = config->lanes + 1;
+    struct lanes *lanes = calloc(1, sizeof(*lanes) + n * sizeof(struct lane));
     int r;
 
     if (!lanes)
@@ -458,14 +553,16 @@ int lanes_open(struct lanes **ret, uv_loop_t *loop, const struct config *config,
     lanes->on_done = done;
     lanes->arg = arg;
     list_init(&lanes->done);
+    list_init(&lanes->moving);
     pthread_mutex_init(&lanes->lock, NULL);
     r = uv_async_init(loop, &lanes->wake, on_jobs_done);
     if (r) {
         free(lanes);
         return fault(r, "lanes");
     }
-    for (; lanes->n < config->lanes; lanes->n++)
-        if ((r = start_lane(&lanes->lane[lanes->n], lanes, lanes->n)))
+    lanes->n = n;
+    for (size_t i = 0; i < n; i++)
+        if ((r = start_lane(&lanes->lane[i], lanes, i)))
             return r; /* at start only, and then the process ends */
     *ret = lanes;
     return 0;

@@ -3,6 +3,11 @@
  * commits, and hands the jobs back to the loop: group commit. Stores take turns; the jobs of one store run in the order
  * in which they were submitted.
  *
+ * After an I/O error a store is quarantined: it leaves its lane for the infirmary, a lane more, so that a stuck disk
+ * holds up nobody else. There it is closed, synced, opened anew, and compared with what was acknowledged, again and
+ * again until that succeeds; then it comes back. Meanwhile changes are refused, and reads wait for it or are told
+ * `unavailable`.
+ *
  * A job is embedded in what wants it done (a request). From lane_submit until the done callback the lane owns it and
  * all it points at; before and after, the loop does. The queues are the only things that both touch, under a lock.
  * Everything here is called on the loop thread, but for the run function of a job.
@@ -49,7 +54,8 @@ struct job {
 
 /* A store, as its lane sees it. Embedded in struct store; set up by lane_adopt, then the lane's. */
 struct lane_store {
-    struct lane *lane;
+    struct lane *home; /* its lane when it is well */
+    struct lane *lane; /* home, or the infirmary; changed by the loop alone, while the store is away */
     const struct engine_table *table;
     const char *directory; /* NULL: volatile */
     struct list waiting;   /* jobs, under the lane's lock */
@@ -59,6 +65,9 @@ struct lane_store {
     struct engine *engine; /* NULL: closed */
     struct job *steps;     /* the job that is run between batches, NULL: none */
     bool tend;             /* housekeeping has more to do */
+    bool away;             /* under the lane's lock: on its way to the other lane, no batch takes it */
+    bool quarantined;      /* the loop's: changes are refused */
+    struct list moving;    /* in the list of stores that are away, under its lock */
 };
 
 /* Starts the threads. Return: 0 or a fault. */
@@ -67,7 +76,8 @@ int lanes_open(struct lanes **ret, struct uv_loop_s *loop, const struct config *
 /* Puts a store on a lane. */
 void lane_adopt(struct lanes *lanes, struct lane_store *store, const struct engine_table *table, const char *directory);
 
-/* Hands a job over. Return: 0, or SESSIOND_BUSY if the lane's queue is full. */
+/* Hands a job over. Return: 0; SESSIOND_BUSY if the lane's queue is full; SESSIOND_UNAVAILABLE for a change of a store
+ * in quarantine. */
 int lane_submit(struct job *job);
 
 /* Stops the threads when their queues are empty; each closes its stores. Waits for them until `deadline_us` of the

@@ -251,7 +251,9 @@ static int on_wal(void *arg, sqlite3 *db, const char *name, int pages)
     return SQLITE_OK;
 }
 
-/* What a crash left in the page cache is made to be on the disk before anybody builds on it. */
+/* What a crash left in the page cache is made to be on the disk before anybody builds on it. (After a failed sync the
+ * kernel may call pages clean that are not: what the log holds is therefore written anew, by the checkpoint in
+ * sqlite_open.) */
 static int sync_before_open(const char *path)
 {
     char log[PATH_MAX + 8];
@@ -400,7 +402,7 @@ static int sqlite_open(struct engine **ret, const char *directory, const struct 
     if ((!engine->is_volatile && (r = file_make_directory(directory))) || (r = open_head(engine)) ||
         (r = open_database(engine)) || (r = schema_migrate(engine->db, engine->path)) ||
         (r = settle_database(engine)) || (r = prepare_statements(engine)) || (r = read_counters(engine)) ||
-        (r = sqlite_head_compare(engine)))
+        (r = sqlite_head_compare(engine)) || (!engine->is_volatile && (r = sqlite_checkpoint(engine))))
         return r;
     sqlite3_db_config(engine->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
     *ret = TAKE(engine);
