@@ -87,7 +87,8 @@ class Daemon:
                 self._await_ready(notify)
             finally:
                 notify_path.unlink()
-        self._fds = self._descriptors_at_rest()
+        if not self._fds:  # later, clients may be back before we can count
+            self._fds = self._descriptors_at_rest()
 
     def _await_ready(self, notify: socket.socket) -> None:
         def ready() -> bool:
