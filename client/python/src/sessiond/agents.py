@@ -9,6 +9,7 @@ What is better: any number of processes share the history, and nothing is ever l
 
   - The history is kept by sessiond, in a store that is named after the file: its readable stem and a hash of the real
     path and the two table names. Equal names in different directories never meet; symbolic links to one file do.
+    `session.store` is its name: SessiondSession("user_123", store=session.store) is the same history.
   - If the file holds messages of the session already, they are brought over once, when the session is used first. The
     file is only read and never changed. Damaged rows are skipped and reported to the logger "sessiond".
   - ":memory:", the default, is private to the object and needs no daemon, as before.
@@ -76,12 +77,13 @@ class SQLiteSession(AgentSession):
         self.messages_table = messages_table
         name = wire_session_id(session_id)
         history: History
+        self.store: str | None = None
         if str(db_path) == ":memory:":
             history = MemoryHistory()
         else:
             path = os.path.realpath(db_path)
-            store = store_of_file(path, sessions_table, messages_table)
-            history = FileHistory(name, store, OldFile(path, messages_table, str(session_id)))
+            self.store = store_of_file(path, sessions_table, messages_table)
+            history = FileHistory(name, self.store, OldFile(path, messages_table, str(session_id)))
         super().__init__(session_id, history, session_settings, "SQLiteSession")
 
     def _replaces_tails(self) -> bool:
