@@ -16,6 +16,7 @@ struct method {
     const char *name;
     const struct field *fields; /* into struct params */
     enum job_kind kind;         /* of its jobs */
+    bool frees;                 /* it removes items and adds none */
 
     /* More than the table of fields can say about the parameters. */
     int (*check)(struct request *request);

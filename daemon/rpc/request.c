@@ -184,6 +184,7 @@ static int submit(struct request *request)
 {
     request->job.store = &request->store->lane;
     request->job.kind = request->method->kind;
+    request->job.frees = request->method->frees;
     request->job.run = on_lane;
     request->job.size = request->frame_size;
     request->n_kept = request->n;

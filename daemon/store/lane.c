@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "config.h"
+#include "store/ballast.h"
 #include "store/engine.h"
 
 enum {
@@ -41,6 +42,7 @@ struct lanes {
     jobs_done_fn on_done;
     void *arg;
     uv_async_t wake; /* the loop: jobs are done */
+    struct ballast *ballast;
 
     pthread_mutex_t lock;
     struct list done;   /* jobs */
@@ -293,21 +295,30 @@ static int run_together(struct lane_store *store, struct list *batch)
     return r;
 }
 
+/* One job in a transaction of its own. */
+static void run_alone(struct lane *lane, struct lane_store *store, struct list *one)
+{
+    struct job *job = job_of(one->next);
+    int r = store->engine ? run_together(store, one) : SESSIOND_UNAVAILABLE;
+
+    if (r == SESSIOND_FULL && job->frees && ballast_release(lane->lanes->ballast))
+        r = run_together(store, one);
+    if (r)
+        job->outcome = r;
+    close_if_broken(lane, store);
+}
+
 /* A batch that failed is run again job by job, so that only the guilty one fails. */
 static void run_apart(struct lane *lane, struct lane_store *store, struct list *batch)
 {
     struct list one, done;
     struct list *link;
-    int r;
 
     list_init(&done);
     while ((link = list_pop(batch))) {
         list_init(&one);
         list_append(&one, link);
-        r = store->engine ? run_together(store, &one) : SESSIOND_UNAVAILABLE;
-        if (r)
-            answer_all(&one, r);
-        close_if_broken(lane, store);
+        run_alone(lane, store, &one);
         list_splice(&done, &one);
     }
     list_splice(batch, &done);
@@ -338,9 +349,7 @@ static void run_batch(struct lane *lane, struct lane_store *store, struct list *
     } else {
         r = run_together(store, batch);
         close_if_broken(lane, store);
-        if (r && batch->next->next == batch)
-            answer_all(batch, r);
-        else if (r)
+        if (r)
             run_apart(lane, store, batch);
     }
     hand_back(lane->lanes, batch);
@@ -387,6 +396,7 @@ static bool tend_all(struct lane *lane)
 {
     bool more = false;
 
+    ballast_restore(lane->lanes->ballast);
     LIST_FOR_EACH_SAFE(link, &lane->open)
     if (lane->is_infirmary)
         nurse(lane, CONTAINER_OF(link, struct lane_store, open));
@@ -555,8 +565,13 @@ int lanes_open(struct lanes **ret, uv_loop_t *loop, const struct config *config,
     list_init(&lanes->done);
     list_init(&lanes->moving);
     pthread_mutex_init(&lanes->lock, NULL);
+    if ((r = ballast_open(&lanes->ballast, config))) {
+        free(lanes);
+        return r;
+    }
     r = uv_async_init(loop, &lanes->wake, on_jobs_done);
     if (r) {
+        ballast_close(lanes->ballast);
         free(lanes);
         return fault(r, "lanes");
     }
@@ -594,6 +609,7 @@ static void on_closed(uv_handle_t *handle)
     struct lanes *lanes = CONTAINER_OF(handle, struct lanes, wake);
 
     pthread_mutex_destroy(&lanes->lock);
+    ballast_close(lanes->ballast);
     free(lanes);
 }
 

@@ -48,6 +48,7 @@ struct job {
     struct lane_store *store;
     enum job_kind kind;
     job_run_fn run;
+    bool frees;  /* it removes items: on a full disk the ballast is given up for it */
     size_t size; /* bytes that it holds while it waits */
     int outcome; /* 0: done and committed; an outcome; or a fault */
 };

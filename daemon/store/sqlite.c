@@ -298,7 +298,6 @@ static int open_database(struct engine *engine)
         sqlite3_db_config(engine->db, db_switches[i].what, db_switches[i].value, NULL);
     for (size_t i = 0; i < N_ELEMENTS(db_limits); i++)
         sqlite3_limit(engine->db, db_limits[i].what, db_limits[i].value);
-    sqlite3_wal_hook(engine->db, on_wal, engine);
     /* Until we know that this store is ours, closing it must not touch its file. */
     sqlite3_db_config(engine->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     return engine->is_volatile ? 0 : run_pragmas(engine, pragmas_first);
@@ -314,6 +313,7 @@ static int settle_database(struct engine *engine)
         (r = set_pragma(engine, "cache_size", -(int64_t)(config->cache_bytes / 1024))) || /* negative: in KiB */
         (r = set_pragma(engine, "journal_size_limit", (int64_t)config->log_bytes)))
         return r;
+    sqlite3_wal_hook(engine->db, on_wal, engine); /* after wal_autocheckpoint, which takes any hook away */
     if (engine->is_volatile)
         r = set_pragma(engine, "max_page_count", (int64_t)(config->memory_bytes / PAGE_SIZE));
     return r;
