@@ -118,7 +118,8 @@ struct receipt {
     bool exists;
     uint64_t position, session, seq, revision, epoch, span, removed;
     enum operation operation;
-    bool same; /* the fingerprints are equal */
+    bool same;   /* the fingerprints are equal */
+    bool erased; /* a pop whose item is gone */
 };
 
 static int receipt_position(struct engine *engine, struct slice key, struct receipt *receipt)
@@ -136,7 +137,7 @@ static int receipt_position(struct engine *engine, struct slice key, struct rece
 
 /* Reads the row that a receipt points at. A pop's item, if it is wanted and not erased, goes to the callback. */
 static int receipt_read(struct engine *engine, const struct change *change, struct receipt *receipt, item_fn item,
-                        void *arg, bool *ret_erased)
+                        void *arg)
 {
     sqlite3_stmt *get = sqlite_use(engine, SQL_LOG_GET);
     struct slice body;
@@ -161,7 +162,7 @@ static int receipt_read(struct engine *engine, const struct change *change, stru
         slice_equal(sqlite_column_slice(get, 7), (struct slice){(const char *)change->fingerprint, FINGERPRINT_SIZE});
     body = sqlite_column_slice(get, 8);
     if (receipt->same && receipt->operation == OPERATION_POP) {
-        *ret_erased = !body.data;
+        receipt->erased = !body.data;
         if (body.data && item)
             r = item(arg, body);
     }
@@ -174,10 +175,10 @@ static int receipt_answer(struct engine *engine, const struct receipt *receipt, 
 {
     struct receipt next = {.position = receipt->position + 1};
     struct change none = {0};
-    bool erased;
     int r;
 
     ret->repeated = true;
+    ret->erased = receipt->erased;
     ret->revision = receipt->revision;
     ret->epoch = receipt->epoch;
     ret->removed = receipt->removed;
@@ -192,7 +193,7 @@ static int receipt_answer(struct engine *engine, const struct receipt *receipt, 
     case OPERATION_REPLACE:
         if (receipt->span == 1)
             break;
-        if ((r = receipt_read(engine, &none, &next, NULL, NULL, &erased)))
+        if ((r = receipt_read(engine, &none, &next, NULL, NULL)))
             return r;
         ret->first_seq = next.seq;
         ret->last_seq = next.seq + receipt->span - 2;
@@ -219,7 +220,7 @@ static int receipt_find(struct engine *engine, const struct change *change, item
         return 0;
     if ((r = receipt_position(engine, change->key, &receipt)) || !receipt.exists)
         return r;
-    if ((r = receipt_read(engine, change, &receipt, item, arg, &ret->erased)))
+    if ((r = receipt_read(engine, change, &receipt, item, arg)))
         return r;
     if (receipt.operation != OPERATION_DELETE && receipt.session != 0 &&
         (r = session_exists(engine, receipt.session, &alive)))
