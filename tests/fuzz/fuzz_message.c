@@ -55,7 +55,7 @@ static const struct {
     {MESSAGE_REFUSE_UNKNOWN, {SESSION, CHANGE}},
     /* replace_items */
     {MESSAGE_REFUSE_UNKNOWN, {SESSION, {"from_seq", FIELD_NUMBER, FIELD_NIL, 0, 1, 0}, ITEMS, CHANGE}},
-    /* backup, backup_read, backup_delete */
+    /* recover and backup, backup_read, backup_delete */
     {MESSAGE_REFUSE_UNKNOWN, {STORE}},
     {MESSAGE_REFUSE_UNKNOWN, {BACKUP, {"offset", FIELD_NUMBER, FIELD_REQUIRED, 0, 0, 0}, STORE}},
     {MESSAGE_REFUSE_UNKNOWN, {BACKUP, STORE}},

@@ -33,11 +33,11 @@ static glob_t files;
 static void append_hex(struct buf *buf, const char *hex)
 {
     for (; hex[0] && hex[1]; hex += 2) {
-        unsigned byte;
-        char c;
+        const char digits[] = {hex[0], hex[1], '\0'};
+        char *end;
+        char c = (char)strtoul(digits, &end, 16);
 
-        assert_int_equal(sscanf(hex, "%2x", &byte), 1);
-        c = (char)byte;
+        assert_ptr_equal(end, digits + 2);
         buf_append(buf, &c, 1);
     }
     assert_int_equal(hex[0], '\0');
@@ -248,7 +248,8 @@ static void pack(struct buf *buf, json_t *meaning)
         }
     } else if (json_is_array(meaning)) {
         pack_array(buf, json_array_size(meaning));
-        json_array_foreach(meaning, i, value) pack(buf, value);
+        json_array_foreach (meaning, i, value)
+            pack(buf, value);
     } else if (json_is_string(meaning)) {
         pack_text(buf, text_of(meaning));
     } else if (json_is_integer(meaning)) {
@@ -416,8 +417,9 @@ static bool is_request_of(const struct vector *vector, const char *method)
 static void test_each_method_has_a_vector(void **state)
 {
     static const char *const methods[] = {
-        "hello",    "ping",          "info",          "get_items",      "list_sessions", "list_stores", "add_items",
-        "pop_item", "clear_session", "replace_items", "delete_session", "backup",        "backup_read", "backup_delete",
+        "hello",          "ping",      "info",     "get_items",     "list_sessions",
+        "list_stores",    "add_items", "pop_item", "clear_session", "replace_items",
+        "delete_session", "recover",   "backup",   "backup_read",   "backup_delete",
     };
 
     (void)state;
