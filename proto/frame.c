@@ -60,7 +60,7 @@ static enum frame_state refuse(struct frame_scan *scan, enum frame_state state, 
 static struct header read_fixed(uint8_t first)
 {
     if (first >= 0x80 && first <= 0x8f)
-        return (struct header){.container = true, .size = 1, .n_values = 2 * (first & 0x0fU)};
+        return (struct header){.container = true, .size = 1, .n_values = UINT64_C(2) * (first & 0x0fU)};
     if (first >= 0x90 && first <= 0x9f)
         return (struct header){.container = true, .size = 1, .n_values = first & 0x0fU};
     if (first >= 0xa0 && first <= 0xbf)

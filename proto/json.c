@@ -159,6 +159,7 @@ static const char *after_opening(struct check *check, const char *at)
     unsigned i = check->depth;
     uint64_t bit = UINT64_C(1) << i % 64;
 
+    _Static_assert(PROTO_JSON_DEPTH_MAX == 512, "the text below says so");
     if (i == PROTO_JSON_DEPTH_MAX)
         return wrong(check, at, "objects and arrays are more than 512 levels deep");
     check->in_object = *at == '{';

@@ -212,9 +212,12 @@ static const char *shown_key(char shown[SHOWN_KEY_SIZE], struct slice key)
 {
     size_t size = key.size < SHOWN_KEY_MAX ? key.size : SHOWN_KEY_MAX;
 
-    for (size_t i = 0; i < size; i++)
-        shown[i] = key.data[i] >= 0x20 && key.data[i] < 0x7f ? key.data[i] : '?';
-    memcpy(shown + size, key.size > size ? "..." : "", key.size > size ? sizeof("...") : 1);
+    for (size_t i = 0; i < size; i++) {
+        shown[i] = key.data[i];
+        if (shown[i] < 0x20 || shown[i] >= 0x7f)
+            shown[i] = '?';
+    }
+    (void)snprintf(shown + size, SHOWN_KEY_SIZE - size, "%s", key.size > size ? "..." : "");
     return shown;
 }
 
