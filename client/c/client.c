@@ -453,6 +453,8 @@ int sessiond_send(struct sessiond *client, const struct sessiond_call *ask, sess
     int r;
 
     client_adopt(client);
+    if (!callback)
+        return failure_set(&client->failure, -EINVAL, "a call needs a callback: nobody would hear of its failure");
     r = call_new(&call, client, ask);
     if (r)
         return r;
