@@ -339,7 +339,8 @@ def check_changes_are_there(session: Session, verdict: Verdict) -> None:
         if other is not op:
             verdict.add("lost", f"{session.name}: {other.name} and {op.name} were both told revision {op.revision}")
         if op.revision > session.end.revision:
-            verdict.add("lost", f"{session.name}: {op.name} made revision {op.revision}, but {session.end.revision} is last")
+            last = session.end.revision
+            verdict.add("lost", f"{session.name}: {op.name} made revision {op.revision}, but {last} is the last")
 
 
 def check_items_are_there(session: Session, verdict: Verdict) -> None:
@@ -428,19 +429,22 @@ def check_batches_are_whole(session: Session, verdict: Verdict) -> None:
 def check_order_of_answers(session: Session, verdict: Verdict) -> None:
     """Real time: what is sent after an answer comes after what was answered, whoever asks."""
     answered = [op for op in session.ops if op.outcome in ("done", "read")]
-    events = sorted([(op.sent_at, 0, op.name, op) for op in answered] + [(op.done_at, 1, op.name, op) for op in answered])
+    sent = [(op.sent_at, False, op.name, op) for op in answered]
+    done = [(op.done_at, True, op.name, op) for op in answered]
     floor, by = 0, ""
-    for _, is_answer, _, op in events:
+    for _, is_answer, _, op in sorted(sent + done):
         if is_answer:
             if op.revision > floor:
                 floor, by = op.revision, op.name
         elif op.revision < floor + op.has_effect:
-            verdict.add("reordered", f"{session.name}: {op.name} at revision {op.revision} was sent after {by}'s {floor}")
+            was = f"{op.name} at revision {op.revision}"
+            verdict.add("reordered", f"{session.name}: {was} was sent after the answer to {by}, revision {floor}")
     for history in session.snapshots:
         at = int(history.where.rpartition(" ")[2])
         known = max((op.revision for op in answered if op.done_at < at), default=0)
         if history.revision < known:
-            verdict.add("lost", f"{session.name}: {history.where} has revision {history.revision}, {known} was acknowledged")
+            was = f"revision {history.revision}, after {known} was acknowledged"
+            verdict.add("lost", f"{session.name}: {history.where} it has {was}")
 
 
 def check_order_of_clients(session: Session, verdict: Verdict) -> None:
@@ -451,7 +455,8 @@ def check_order_of_clients(session: Session, verdict: Verdict) -> None:
             continue
         before = latest.get(op.client)
         if before and op.revision < before.revision + op.has_effect:
-            verdict.add("reordered", f"{session.name}: {before.name} at revision {before.revision}, then {op.name} at {op.revision}")
+            was = f"{before.name} at revision {before.revision}, then {op.name} at {op.revision}"
+            verdict.add("reordered", f"{session.name}: {was}")
         if op.is_change:
             latest[op.client] = op
 
@@ -464,7 +469,8 @@ def check_popped_are_gone(session: Session, verdict: Verdict) -> None:
     for op in session.ops:
         for name in op.items if op.outcome == "read" else ():
             if name in popped and popped[name].revision <= op.revision:
-                verdict.add("returned", f"{session.name}: {name}, popped by {popped[name].name}, then read by {op.name}")
+                by = popped[name].name
+                verdict.add("returned", f"{session.name}: {name}, popped by {by}, then read by {op.name}")
 
 
 def check_no_gaps(session: Session, verdict: Verdict) -> None:
