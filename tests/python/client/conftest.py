@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from sessiond import AsyncClient, Client
 
 
@@ -49,7 +50,9 @@ class BlockingAsyncClient:
 
 @pytest.fixture(params=[Client, BlockingAsyncClient], ids=["blocking", "asyncio"])
 def make_client(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    """Makes clients of either kind, and closes them when the test is over."""
+    """Makes clients of either kind, and closes them when the test is over, before the daemon is looked at."""
+    if "daemon_factory" in request.fixturenames:
+        request.getfixturevalue("daemon_factory")
     made: list[Any] = []
 
     def make(*args: Any, **kwargs: Any) -> Any:

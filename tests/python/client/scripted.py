@@ -126,4 +126,6 @@ class ScriptedServer:
         if error is None:
             if self._failure is not None:
                 raise self._failure
-            assert self._played == len(self._scripts), f"only {self._played} of {len(self._scripts)} scripts were played"
+            assert self._played == len(self._scripts), (
+                f"only {self._played} of {len(self._scripts)} scripts were played"
+            )

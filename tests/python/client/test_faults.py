@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from scripted import INSTANCE, OTHER_INSTANCE, Peer, Received, ScriptedServer
+
 from sessiond import (
     BusyError,
     ConflictError,
@@ -213,7 +214,7 @@ def test_a_silent_daemon_counts_as_broken(make_client: MakeClient, path: str) ->
         take_add_and_cut(seen)(peer)
         assert peer.hung_up()
 
-    with ScriptedServer(path, [silent]), pytest.raises(UncertainError, match="silent for 0.05 s") as caught:
+    with ScriptedServer(path, [silent]), pytest.raises(UncertainError, match=r"silent for 0\.05 s") as caught:
         make_client(path, retry_seconds=0, silence_seconds=0.05).add_items("s", ITEMS)
     assert isinstance(caught.value, TimeoutError)
 
@@ -377,7 +378,7 @@ def test_an_answer_without_its_fields_is_an_error_of_the_protocol(make_client: M
         peer.hello()
         peer.answer(peer.request("add_items"), revision=1)
 
-    with ScriptedServer(path, [script]), pytest.raises(SessiondError, match="protocol: .*add_items"):
+    with ScriptedServer(path, [script]), pytest.raises(SessiondError, match=r"protocol: .*add_items"):
         make_client(path).add_items("s", ITEMS)
 
 

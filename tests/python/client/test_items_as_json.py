@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
+
 from sessiond import UnreadableItemError
 from sessiond._items import decode_items, encode_items
 

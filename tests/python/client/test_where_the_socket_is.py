@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sessiond import NotRunningError, SessiondSession, _paths
 from scripted import Peer, ScriptedServer
+
+from sessiond import NotRunningError, SessiondSession, _paths
 
 
 def usual(runtime: object = None) -> tuple[str, ...]:

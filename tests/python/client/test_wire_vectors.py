@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 import pytest
+
 from sessiond import _msgpack, _requests, errors
 from sessiond._requests import Request
 from sessiond._wire import Inbox

@@ -29,7 +29,9 @@ from .types import Added, Items
 
 if TYPE_CHECKING:
     from agents.items import TResponseInputItem
-    from agents.memory import SessionSettings
+    from agents.memory import SessionABC, SessionSettings
+else:
+    SessionABC = object  # at run time our classes are registered with it once the SDK is there: see _sdk.register
 
 __all__ = ["SessiondSession"]
 
@@ -177,7 +179,7 @@ os.register_at_fork(after_in_child=_renew_lock)
 # ---- what the Agents SDK sees ----
 
 
-class AgentSession:
+class AgentSession(SessionABC):
     """The four methods of a session, for any History. Not for direct use.
 
     The SDK detects abilities by name: no `run_compaction`, no parameter called `wrapper`, no `__getattr__` here.
@@ -191,26 +193,29 @@ class AgentSession:
         self._closed = False
         self._settings: Any = _sdk.coerce_settings(session_settings if session_settings is not None else {})
 
-    @property
-    def session_id(self) -> str:
-        """As it was given. It cannot be changed: make another session object."""
-        return self._session_id
+    # The SDK declares both as plain attributes, and type checkers insist on that.
+    if not TYPE_CHECKING:
 
-    @session_id.setter
-    def session_id(self, value: str) -> None:
-        raise AttributeError(f"the session_id of {self!r} cannot be changed: make another session object")
+        @property
+        def session_id(self):
+            """As it was given. It cannot be changed: make another session object."""
+            return self._session_id
 
-    @property
-    def session_settings(self) -> SessionSettings | None:
-        """How many items get_items returns by default. Assign settings, a dict such as {"limit": 50}, or None."""
-        _sdk.register(type(self))
-        if self._settings is not None:
-            self._settings = _sdk.coerce_settings(self._settings)
-        return self._settings
+        @session_id.setter
+        def session_id(self, value):
+            raise AttributeError(f"the session_id of {self!r} cannot be changed: make another session object")
 
-    @session_settings.setter
-    def session_settings(self, value: SessionSettings | dict[str, Any] | None) -> None:
-        self._settings = None if value is None else _sdk.coerce_settings(value)
+        @property
+        def session_settings(self):
+            """How many items get_items returns by default. Assign settings, a dict such as {"limit": 50}, or None."""
+            _sdk.register(type(self))
+            if self._settings is not None:
+                self._settings = _sdk.coerce_settings(self._settings)
+            return self._settings
+
+        @session_settings.setter
+        def session_settings(self, value):
+            self._settings = None if value is None else _sdk.coerce_settings(value)
 
     def _check_open(self) -> None:
         if self._closed:
