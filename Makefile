@@ -60,7 +60,9 @@ obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 TESTS   := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
 REPLAYS := $(patsubst tests/fuzz/fuzz_%.c,$(B)/tests/fuzz/replay_%,$(FUZZ_SRC))
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,$(B)/tests/fuzz/fuzz_%,$(FUZZ_SRC))
-HARNESS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/crash/*.c tests/bench/*.c))
+PRELOAD := $(wildcard tests/crash/*/preload_*.c)
+HARNESS := $(patsubst tests/%.c,$(B)/tests/%.so,$(PRELOAD)) $(patsubst tests/%.c,$(B)/tests/%,\
+             $(filter-out $(PRELOAD),$(wildcard tests/crash/*.c tests/crash/*/*.c tests/bench/*.c)))
 
 .PHONY: all demo run test check help install uninstall clean venv bench crash fuzz example valgrind \
         need-% test-programs
@@ -101,6 +103,11 @@ $(B)/tests/unit/test_oom: WRAP := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 $(B)/tests/%: $(B)/obj/tests/%.o $(call obj,$(TESTLIB_SRC) $(CLIENT_SRC)) $(B)/libcore.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ $(LINK_CORE) $$($(PKG_CONFIG) --libs $(LIBS_TEST))
+
+# For LD_PRELOAD, in the crash tests.
+$(B)/tests/crash/%.so: $(B)/obj/tests/crash/%.o
+	@mkdir -p $(@D)
+	$(CC) $(filter-out -pie,$(ALL_LDFLAGS)) -shared -o $@ $^
 
 $(B)/tests/fuzz/replay_%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/obj/tests/fuzz/replay.o $(B)/libcore.a
 	@mkdir -p $(@D)
