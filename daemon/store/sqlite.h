@@ -52,7 +52,7 @@ enum operation {
     X(SESSION_INSERT, "INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")                               \
     X(SESSION_UPDATE, "UPDATE session SET count = ?3, bytes = ?4, head_seq = ?5, revision = ?6, epoch = ?7,"           \
                       " updated_us = ?9 WHERE name = ?1")                                                              \
-    X(SESSIONS_RAISE_EPOCH, "UPDATE session SET epoch = epoch + ?1, revision = revision + 1")                          \
+    X(SESSIONS_RAISE_EPOCH, "UPDATE session SET epoch = ?1, revision = revision + 1")                                  \
     X(SESSION_DELETE, "DELETE FROM session WHERE name = ?1")                                                           \
     X(SESSIONS_LIST, "SELECT name, count, bytes, head_seq, revision, epoch, created_us, updated_us FROM session"       \
                      " WHERE name > ?1 AND name >= ?2 AND name < ?3 ORDER BY name LIMIT ?4")                           \
@@ -63,7 +63,7 @@ enum operation {
     X(CLOCK_LAST, "SELECT uptime_s, position, receipts FROM clock ORDER BY uptime_s DESC LIMIT 1")                     \
     X(CLOCK_AT, "SELECT position FROM clock WHERE uptime_s <= ?1 ORDER BY uptime_s DESC LIMIT 1")                      \
     X(CLOCK_PUT, "INSERT OR REPLACE INTO clock VALUES (?1, ?2, ?3)")                                                   \
-    X(CLOCK_TRIM, "DELETE FROM clock WHERE uptime_s < ?1")                                                             \
+    X(CLOCK_TRIM, "DELETE FROM clock WHERE uptime_s < (SELECT max(uptime_s) FROM clock WHERE uptime_s <= ?1)")         \
     X(SWEPT_GET, "SELECT position, receipts FROM swept")                                                               \
     X(SWEPT_PUT, "UPDATE swept SET position = ?1, receipts = ?2")                                                      \
     X(SWEEP_ROWS, "SELECT position, operation, session, key, body IS NOT NULL FROM log WHERE position > ?1"            \

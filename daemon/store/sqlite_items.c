@@ -494,8 +494,9 @@ int sqlite_delete_session(struct engine *engine, const struct change *change, st
 
 /* ---- accepting a loss ---- */
 
-/* Positions go on behind those that are missing, and all epochs rise above any that was ever told: whoever kept what he
- * had read starts over. */
+/* Positions go on behind those that are missing, and all epochs rise to the new one, above any that was ever told:
+ * whoever kept what he had read starts over. (An epoch is never larger than the log's last position, or a session that
+ * begins anew would not be above its earlier ones.) */
 int sqlite_recover(struct engine *engine, uint64_t *ret_missing)
 {
     sqlite3_stmt *raise = sqlite_use(engine, SQL_SESSIONS_RAISE_EPOCH);
@@ -509,7 +510,7 @@ int sqlite_recover(struct engine *engine, uint64_t *ret_missing)
         return 0;
     engine->recovering = true;
     engine->now.position = beyond;
-    bind_number(raise, 1, beyond);
+    bind_number(raise, 1, beyond + 1);
     if ((r = sqlite_run(engine, raise)))
         return r;
     return log_append(&w, OPERATION_RECOVER, 0, (struct slice){0});

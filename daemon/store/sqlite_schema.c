@@ -96,9 +96,9 @@ const char *schema_check(sqlite3 *db, int *ret_version)
     *ret_version = 0;
     if (read_identity(db, &application, ret_version, &tables) != SQLITE_OK)
         return "it cannot be read as a database";
-    if (application != SCHEMA_APPLICATION_ID)
+    if (application != SCHEMA_APPLICATION_ID || *ret_version < 1)
         return "it is no store of sessiond";
-    if (*ret_version < 1 || *ret_version > SCHEMA_VERSION)
+    if (*ret_version > SCHEMA_VERSION)
         return "its schema is of a newer version than this sessiond";
     return NULL;
 }
@@ -125,14 +125,15 @@ static int migrate_one(sqlite3 *db, int version)
 int schema_migrate(sqlite3 *db, const char *path)
 {
     int application = 0, version = 0, tables = 0, rc;
+    bool is_empty;
 
     rc = read_identity(db, &application, &version, &tables);
     if (rc != SQLITE_OK)
         return sqlite_judge(db, rc, "read the schema's version");
-    if (application == 0 && version == 0 && tables == 0)
-        application = SCHEMA_APPLICATION_ID; /* an empty file: ours to fill */
-    if (application != SCHEMA_APPLICATION_ID) {
-        log_error("store_refused why=\"it is no store of sessiond\" application_id=%d path=\"%s\"", application, path);
+    is_empty = application == 0 && version == 0 && tables == 0; /* ours to fill */
+    if (!is_empty && (application != SCHEMA_APPLICATION_ID || version < 1)) {
+        log_error("store_refused why=\"it is no store of sessiond\" application_id=%d schema=%d path=\"%s\"",
+                  application, version, path);
         return SESSIOND_UNAVAILABLE;
     }
     if (version > SCHEMA_VERSION) {
@@ -145,7 +146,7 @@ int schema_migrate(sqlite3 *db, const char *path)
         rc = migrate_one(db, ++version);
         if (rc != SQLITE_OK)
             return sqlite_judge(db, rc, "migrate the schema");
-        if (version > 1 || tables > 0)
+        if (!is_empty)
             log_info("store_migrated schema=%d path=\"%s\"", version, path);
     }
     return 0;

@@ -119,6 +119,7 @@ static int sweep_row(struct engine *engine, sqlite3_stmt *row)
     sqlite3_int64 position = sqlite3_column_int64(row, 0);
     enum operation operation = (enum operation)sqlite3_column_int(row, 1);
     bool names_session = sqlite3_column_int64(row, 2) == position, has_body = sqlite3_column_int(row, 4);
+    bool is_last = (uint64_t)position == engine->committed.position; /* it tells where positions go on */
     struct slice key = sqlite_column_slice(row, 3);
     sqlite3_stmt *change = NULL;
     int r;
@@ -130,14 +131,16 @@ static int sweep_row(struct engine *engine, sqlite3_stmt *row)
     }
     if (operation == OPERATION_POP && has_body)
         change = sqlite_use(engine, SQL_ITEM_ERASE);
-    else if (operation == OPERATION_NOTHING || (operation == OPERATION_ITEM && !has_body && !names_session))
+    else if (!is_last &&
+             (operation == OPERATION_NOTHING || (operation == OPERATION_ITEM && !has_body && !names_session)))
         change = sqlite_use(engine, SQL_SWEEP_DROP);
-    if (!change || (uint64_t)position == engine->committed.position)
+    if (!change)
         return 0;
     sqlite3_bind_int64(change, 1, position);
     return sqlite_run(engine, change);
 }
 
+/* Rows that no sweep goes by any more: all before the last one that is old enough. */
 static int trim_clock(struct engine *engine)
 {
     sqlite3_stmt *trim = sqlite_use(engine, SQL_CLOCK_TRIM);
