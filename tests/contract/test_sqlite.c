@@ -1,0 +1,984 @@
+/*
+ * What only the SQLite engine has: its files, their versions, what is left in them after a removal, how receipts age,
+ * and how a loss is noticed.
+ *
+ * `test_sqlite --make-store DIR` makes a store to be kept in tests/contract/stores: of the present schema, with a
+ * write-ahead log that is not checkpointed. test_kept_stores_are_opened then expects in it what make_store puts there.
+ */
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <sys/wait.h>
+
+#include "contract.h"
+
+#define STORES "tests/contract/stores"
+
+/* ---- files ---- */
+
+static const char *file_of(const struct fixture *f, const char *name)
+{
+    static char paths[4][128];
+    static unsigned next;
+    char *path = paths[next++ % N(paths)];
+
+    (void)snprintf(path, sizeof(paths[0]), "%s/%s", f->directory, name);
+    return path;
+}
+
+static struct buf read_file(const char *path)
+{
+    struct buf bytes = BUF_INIT;
+    FILE *file = fopen(path, "rb");
+    char part[4096];
+    size_t n;
+
+    while (file && (n = fread(part, 1, sizeof(part), file)) > 0)
+        buf_append(&bytes, part, n);
+    if (file)
+        (void)fclose(file);
+    return bytes;
+}
+
+static void write_file(const char *path, struct slice bytes)
+{
+    FILE *file = fopen(path, "wb");
+
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes.data, 1, bytes.size, file), bytes.size);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void copy_file(const char *from, const char *to_path)
+{
+    struct buf bytes = read_file(from);
+
+    write_file(to_path, buf_slice(&bytes));
+    buf_deinit(&bytes);
+}
+
+static bool contains(const char *path, const char *text)
+{
+    struct buf bytes = read_file(path);
+    bool found = bytes.size > 0 && memmem(bytes.data, bytes.size, text, strlen(text));
+
+    buf_deinit(&bytes);
+    return found;
+}
+
+static void flip_byte(const char *path, off_t offset)
+{
+    struct buf bytes = read_file(path);
+
+    assert_true((size_t)offset < bytes.size);
+    bytes.data[offset] ^= 0x55;
+    write_file(path, buf_slice(&bytes));
+    buf_deinit(&bytes);
+}
+
+static bool exists(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
+
+/* Runs SQL on the file of a store that is closed. Return: the first number of the first row, or -1. */
+static int64_t sql(const char *path, const char *text)
+{
+    sqlite3_stmt *statement;
+    int64_t number = -1;
+    sqlite3 *db;
+
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    while (text[0]) {
+        if (sqlite3_prepare_v2(db, text, -1, &statement, &text) != SQLITE_OK)
+            fail_msg("%s", sqlite3_errmsg(db));
+        if (sqlite3_step(statement) == SQLITE_ROW)
+            number = sqlite3_column_int64(statement, 0);
+        if (sqlite3_finalize(statement) != SQLITE_OK)
+            fail_msg("%s", sqlite3_errmsg(db));
+    }
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    return number;
+}
+
+/* ---- new stores ---- */
+
+static void test_a_new_store_is_marked_as_ours(void **state)
+{
+    struct fixture *f = *state;
+    struct stat status;
+
+    must(open_store(f));
+    must(add(f, to("s"), "1"));
+    assert_false(exists(file_of(f, "items.db-shm"))); /* exclusive: nobody shares memory with us */
+    assert_true(exists(file_of(f, "items.db-wal")));
+    close_store(f);
+    assert_false(exists(file_of(f, "items.db-wal"))); /* checkpointed */
+    assert_int_equal(sql(file_of(f, "items.db"), "PRAGMA application_id"), 0x73657373);
+    assert_int_equal(sql(file_of(f, "items.db"), "PRAGMA user_version"), 1);
+    assert_int_equal(stat(f->directory, &status), 0);
+    assert_int_equal(status.st_mode & 0777, 0700);
+}
+
+static void test_an_empty_file_becomes_a_store(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(mkdir(f->directory, 0700), 0);
+    write_file(file_of(f, "items.db"), slice_of(""));
+    must(open_store(f));
+    must(add(f, to("s"), "1"));
+    reopen_store(f);
+    expect_items(f, "s", "1");
+}
+
+static void test_nobody_else_gets_into_an_open_store(void **state)
+{
+    struct fixture *f = *state;
+    sqlite3 *db;
+
+    must(open_store(f));
+    must(add(f, to("s"), "1"));
+    assert_int_equal(sqlite3_open(file_of(f, "items.db"), &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "SELECT count(*) FROM log", NULL, NULL, NULL), SQLITE_BUSY);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+/* ---- files that are refused ---- */
+
+static void expect_refused_untouched(struct fixture *f)
+{
+    struct buf before = read_file(file_of(f, "items.db")), log_before = read_file(file_of(f, "items.db-wal"));
+    struct buf after, log_after;
+
+    for (int i = 0; i < 2; i++) {
+        assert_int_not_equal(open_store(f), 0);
+        assert_null(f->engine);
+        after = read_file(file_of(f, "items.db"));
+        log_after = read_file(file_of(f, "items.db-wal"));
+        assert_true(slice_equal(buf_slice(&before), buf_slice(&after)));
+        assert_true(slice_equal(buf_slice(&log_before), buf_slice(&log_after)));
+        buf_deinit(&after);
+        buf_deinit(&log_after);
+    }
+    buf_deinit(&before);
+    buf_deinit(&log_before);
+}
+
+static void test_a_store_of_another_version_is_refused_untouched(void **state)
+{
+    static const char *const versions[] = {"PRAGMA user_version = 2", "PRAGMA user_version = 2147483647",
+                                           "PRAGMA user_version = 0", "PRAGMA user_version = -1",
+                                           "PRAGMA user_version = -2147483648"};
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < N(versions); i++) {
+        must(open_store(f));
+        must(add(f, to("s"), "1"));
+        close_store(f);
+        (void)sql(file_of(f, "items.db"), versions[i]);
+        expect_refused_untouched(f);
+        (void)sql(file_of(f, "items.db"), "PRAGMA user_version = 1");
+        must(open_store(f));
+        must(get(f, of("s")));
+        assert_int_equal(f->n_rows, i + 1);
+        close_store(f);
+    }
+}
+
+static void test_a_foreign_database_is_refused_untouched(void **state)
+{
+    static const char *const databases[] = {
+        "CREATE TABLE t (a)",
+        "PRAGMA application_id = 1; CREATE TABLE t (a)",
+        "PRAGMA application_id = 1",
+        "PRAGMA user_version = 1",
+        "PRAGMA journal_mode = WAL; CREATE TABLE t (a); INSERT INTO t VALUES (1)",
+    };
+    struct fixture *f = *state;
+
+    assert_int_equal(mkdir(f->directory, 0700), 0);
+    for (size_t i = 0; i < N(databases); i++) {
+        (void)sql(file_of(f, "items.db"), databases[i]);
+        expect_refused_untouched(f);
+        assert_int_equal(unlink(file_of(f, "items.db")), 0);
+        (void)unlink(file_of(f, "items.db-wal"));
+    }
+}
+
+static void test_what_is_no_database_is_refused_untouched(void **state)
+{
+    static const struct slice contents[] = {
+        {"xy", 2}, {"SQLite format 3", 16}, {"{\"role\": \"user\"}\n", 17}, {"SQLite format 3\0\x10\0\1\1\0@  ", 24}};
+    struct fixture *f = *state;
+    struct buf noise = BUF_INIT;
+
+    assert_int_equal(mkdir(f->directory, 0700), 0);
+    for (size_t i = 0; i < N(contents); i++) {
+        write_file(file_of(f, "items.db"), contents[i]);
+        expect_refused_untouched(f);
+    }
+    for (int i = 0; i < 20000; i++)
+        buf_append(&noise, &(char){(char)(i * 31 + i / 7)}, 1);
+    write_file(file_of(f, "items.db"), buf_slice(&noise));
+    expect_refused_untouched(f);
+    buf_deinit(&noise);
+}
+
+static void test_what_is_no_file_is_refused(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(mkdir(f->directory, 0700), 0);
+    assert_int_equal(mkdir(file_of(f, "items.db"), 0700), 0);
+    assert_int_not_equal(open_store(f), 0);
+    assert_int_equal(rmdir(file_of(f, "items.db")), 0);
+
+    write_file(file_of(f, "elsewhere"), slice_of(""));
+    assert_int_equal(symlink("elsewhere", file_of(f, "items.db")), 0);
+    assert_int_not_equal(open_store(f), 0);
+    assert_int_equal(read_file(file_of(f, "elsewhere")).size, 0);
+}
+
+/* ---- kept stores ---- */
+
+/* Four sessions; what was added last is only in the write-ahead log. */
+static void fill_store(struct fixture *f)
+{
+    must(add(f, to("kept"), "1", "2", "3"));
+    must(pop(f, keyed("kept", "pop", 'p')));
+    must(add(f, keyed("kept", "add", 'a'), "4"));
+    must(add(f, to("cleared"), "x", "y"));
+    must(clear(f, keyed("cleared", "clear", 'c')));
+    must(add(f, to("deleted"), "z"));
+    must(delete (f, keyed("deleted", "delete", 'd')));
+    must(replace(f, keyed("kept", "replace", 'r'), SOME(2), "b", "c"));
+    tend_all(f);
+    must(add(f, to("only in the log"), "new"));
+    must(pop(f, to("kept")));
+}
+
+static void expect_filled(struct fixture *f)
+{
+    expect_items(f, "kept", "1 b");
+    assert_int_equal(f->got.head_seq, 6);
+    assert_int_equal(f->got.revision, 5);
+    expect_items(f, "cleared", "");
+    assert_int_equal(f->got.head_seq, 2);
+    assert_int_equal(f->got.revision, 2);
+    assert_int_equal(state_of(f, "deleted").revision, 0);
+    expect_items(f, "only in the log", "new");
+    assert_int_equal(sizes(f).sessions, 3);
+    assert_int_equal(sizes(f).missing, 0);
+
+    must(pop(f, keyed("kept", "pop", 'p')));
+    expect_rows(f, "3");
+    assert_true(f->done.repeated);
+    must(add(f, keyed("kept", "add", 'a'), "4"));
+    assert_true(f->done.repeated);
+    expect_done(f, 4, 4, 0);
+    must(clear(f, keyed("cleared", "clear", 'c')));
+    assert_true(f->done.repeated);
+    expect_done(f, 0, 0, 2);
+    must(delete (f, keyed("deleted", "delete", 'd')));
+    assert_true(f->done.repeated);
+    expect_done(f, 0, 0, 1);
+    must(replace(f, keyed("kept", "replace", 'r'), SOME(2), "b", "c"));
+    assert_true(f->done.repeated);
+    expect_done(f, 5, 6, 2);
+
+    must(add(f, to("kept"), "after"));
+    expect_done(f, 7, 7, 0);
+    reopen_store(f);
+    expect_items(f, "kept", "1 b after");
+}
+
+/* Leaves like a process that is killed: nothing is closed, the log is not checkpointed. */
+static int make_store(const char *directory)
+{
+    struct fixture f = {.table = &sqlite_engine, .on_disk = true};
+
+    config_init(&f.config);
+    (void)snprintf(f.directory, sizeof(f.directory), "%s", directory);
+    if (open_store(&f))
+        return EXIT_FAILURE;
+    fill_store(&f);
+    _exit(EXIT_SUCCESS);
+}
+
+/* Each store that was ever released opens, whatever its schema, with all that its log holds. */
+static void test_kept_stores_are_opened(void **state)
+{
+    static const char *const kept[] = {"schema-1"};
+    static const char *const files[] = {"items.db", "items.db-wal", "items.head"};
+    struct fixture *f = *state;
+
+    assert_int_equal(mkdir(f->directory, 0700), 0);
+    for (size_t i = 0; i < N(kept); i++) {
+        for (size_t j = 0; j < N(files); j++) {
+            char path[128];
+
+            (void)snprintf(path, sizeof(path), STORES "/%s/%s", kept[i], files[j]);
+            assert_true(exists(path));
+            copy_file(path, file_of(f, files[j]));
+        }
+        must(open_store(f));
+        expect_filled(f);
+        close_store(f);
+        remove_tree(f->directory);
+    }
+}
+
+static void test_a_killed_process_leaves_all_that_it_committed(void **state)
+{
+    struct fixture *f = *state;
+    int status;
+    pid_t child = fork();
+
+    if (child == 0)
+        _exit(make_store(f->directory));
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_true(exists(file_of(f, "items.db-wal")));
+    must(open_store(f));
+    expect_filled(f);
+}
+
+static void test_a_killed_process_leaves_nothing_of_an_open_transaction(void **state)
+{
+    struct fixture *f = *state;
+    int status;
+    pid_t child = fork();
+
+    if (child == 0) {
+        must(open_store(f));
+        must(add(f, to("s"), "1"));
+        begin(f);
+        must(add(f, to("s"), "2"));
+        must(pop(f, to("s")));
+        must(clear(f, to("s")));
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    must(open_store(f));
+    expect_items(f, "s", "1");
+    assert_int_equal(f->got.revision, 1);
+}
+
+/* ---- what is left after a removal ---- */
+
+static void expect_no_trace(struct fixture *f, const char *text)
+{
+    close_store(f);
+    assert_true(contains(file_of(f, "items.db"), "a neighbour"));
+    assert_false(contains(file_of(f, "items.db"), text));
+    assert_false(contains(file_of(f, "items.db-wal"), text));
+    must(open_store(f));
+}
+
+static void test_removed_texts_leave_the_file(void **state)
+{
+    struct fixture *f = *state;
+    char large[9001];
+
+    for (size_t i = 0; i < sizeof(large); i++)
+        large[i] = "abracadabra"[i % 11];
+    large[sizeof(large) - 1] = '\0';
+    must(open_store(f));
+    must(add(f, to("s"), "a neighbour"));
+    for (size_t i = 0; i < 2; i++) {
+        const char *secret = i == 0 ? "abracadabra" : large;
+
+        must(add(f, to("s"), secret));
+        must(pop(f, to("s")));
+        expect_no_trace(f, "abracadabra");
+        must(add(f, to("s"), "between", secret));
+        must(replace(f, to("s"), SOME(f->done.last_seq), "x"));
+        expect_no_trace(f, "abracadabra");
+        must(add(f, to("gone"), secret));
+        must(clear(f, to("gone")));
+        expect_no_trace(f, "abracadabra");
+        must(add(f, to("gone"), secret));
+        must(pop(f, keyed("gone", "key", 'a'))); /* now the receipt has it */
+        must(clear(f, to("gone")));
+        expect_no_trace(f, "abracadabra");
+        must(add(f, to("gone"), secret, secret));
+        must(pop(f, keyed("gone", "other", 'a')));
+        must(delete (f, to("gone")));
+        expect_no_trace(f, "abracadabra");
+    }
+}
+
+/* ---- receipts age ---- */
+
+/* Lets so many seconds of uptime pass, of which nothing happened in this store: what the clock would have written. */
+static void let_pass(struct fixture *f, uint64_t seconds)
+{
+    char text[160];
+
+    close_store(f);
+    (void)snprintf(text, sizeof(text),
+                   "INSERT INTO clock SELECT max(uptime_s) + %llu, position, receipts FROM clock"
+                   " WHERE uptime_s = (SELECT max(uptime_s) FROM clock)",
+                   (unsigned long long)seconds);
+    (void)sql(file_of(f, "items.db"), text);
+    must(open_store(f));
+}
+
+static int64_t count(struct fixture *f, const char *text)
+{
+    int64_t n;
+
+    close_store(f);
+    n = sql(file_of(f, "items.db"), text);
+    must(open_store(f));
+    return n;
+}
+
+static void test_a_receipt_is_kept_for_its_time_and_then_goes(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t time = f->config.receipt_seconds;
+
+    must(open_store(f));
+    must(add(f, keyed("s", "k", 'a'), "1"));
+    must(pop(f, keyed("never", "nothing", 'n')));
+    let_pass(f, time / 2);
+    must(add(f, keyed("s", "later", 'a'), "2"));
+    let_pass(f, time / 2 - 60);
+    tend_all(f);
+    must(add(f, keyed("s", "k", 'a'), "1"));
+    assert_true(f->done.repeated);
+    must(pop(f, keyed("never", "nothing", 'n')));
+    assert_true(f->done.repeated);
+
+    let_pass(f, 120);
+    tend_all(f);
+    assert_int_equal(count(f, "SELECT count(*) FROM receipt"), 1);
+    must(add(f, keyed("s", "later", 'a'), "2"));
+    assert_true(f->done.repeated);
+    must(add(f, keyed("s", "k", 'b'), "3")); /* the key may name another change now */
+    assert_false(f->done.repeated);
+    expect_items(f, "s", "1 2 3");
+}
+
+static void test_what_a_receipt_held_goes_with_it(void **state)
+{
+    struct fixture *f = *state;
+
+    must(open_store(f));
+    must(add(f, to("s"), "a neighbour", "abracadabra"));
+    must(pop(f, keyed("s", "k", 'a')));
+    let_pass(f, f->config.receipt_seconds + 60);
+    tend_all(f);
+    expect_no_trace(f, "abracadabra");
+    must(pop(f, keyed("s", "k", 'a')));
+    assert_false(f->done.repeated);
+    expect_rows(f, "a neighbour");
+}
+
+static void test_rows_that_nobody_needs_are_swept(void **state)
+{
+    struct fixture *f = *state;
+    struct selection_result was;
+
+    must(open_store(f));
+    for (int i = 0; i < 20; i++) {
+        must(add(f, keyed("s", "add", (char)i), "1", "2", "3"));
+        must(clear(f, to("s")));
+        must(delete (f, to("gone")));
+        must(add(f, to("gone"), "x"));
+        must(add(f, to("s"), "4"));
+        must(delete (f, to("s")));
+    }
+    must(add(f, to("s"), "1", "2"));
+    must(pop(f, to("s")));
+    was = state_of(f, "s");
+    let_pass(f, f->config.receipt_seconds + 60);
+    tend_all(f);
+    assert_int_equal(count(f, "SELECT count(*) FROM receipt"), 0);
+    assert_int_equal(count(f, "SELECT count(*) FROM log WHERE operation = 6"), 0);
+    /* Of items that are gone only rows that name a session are left. */
+    assert_int_equal(count(f, "SELECT count(*) FROM log WHERE operation = 1 AND body IS NULL AND name IS NULL"), 0);
+    expect_items(f, "s", "1");
+    assert_int_equal(f->got.revision, was.revision);
+    assert_int_equal(f->got.epoch, was.epoch);
+    must(delete (f, to("s")));
+    must(add(f, to("s"), "new"));
+    assert_true(f->done.epoch > was.epoch);
+}
+
+static void add_keyed(struct fixture *f, const char *prefix, int n)
+{
+    char key[32];
+
+    begin(f);
+    for (int i = 0; i < n; i++) {
+        (void)snprintf(key, sizeof(key), "%s-%d", prefix, i);
+        must(add(f, keyed("s", key, 'a'), "1"));
+        assert_false(f->done.repeated);
+    }
+    commit(f);
+}
+
+static void test_of_too_many_receipts_the_oldest_go(void **state)
+{
+    struct fixture *f = *state;
+
+    f->config.receipts = 1000;
+    must(open_store(f));
+    add_keyed(f, "old", 1500);
+    let_pass(f, f->config.receipt_min_seconds + 60);
+    add_keyed(f, "new", 900);
+    tend_all(f);
+    assert_true(count(f, "SELECT count(*) FROM receipt") <= 1000);
+    must(add(f, keyed("s", "new-0", 'a'), "1"));
+    assert_true(f->done.repeated);
+    must(add(f, keyed("s", "old-0", 'a'), "1"));
+    assert_false(f->done.repeated);
+}
+
+static void test_no_receipt_goes_before_its_shortest_time(void **state)
+{
+    struct fixture *f = *state;
+
+    f->config.receipts = 1000;
+    must(open_store(f));
+    add_keyed(f, "k", 1500);
+    let_pass(f, f->config.receipt_min_seconds - 60);
+    tend_all(f);
+    assert_int_equal(count(f, "SELECT count(*) FROM receipt"), 1500);
+}
+
+/* More than one step of the sweep, after a long time without any: the clock's row that it goes by must stay. */
+static void test_a_late_sweep_sweeps_all(void **state)
+{
+    struct fixture *f = *state;
+
+    must(open_store(f));
+    add_keyed(f, "k", 1500);
+    let_pass(f, 2 * f->config.receipt_seconds);
+    tend_all(f);
+    assert_int_equal(count(f, "SELECT count(*) FROM receipt"), 0);
+}
+
+static void test_the_clock_is_trimmed(void **state)
+{
+    struct fixture *f = *state;
+
+    must(open_store(f));
+    for (int day = 0; day < 10; day++) {
+        char prefix[16];
+
+        (void)snprintf(prefix, sizeof(prefix), "day-%d", day);
+        add_keyed(f, prefix, 3);
+        let_pass(f, f->config.receipt_seconds);
+        tend_all(f);
+    }
+    assert_true(count(f, "SELECT count(*) FROM clock") < 8);
+}
+
+static void test_receipts_are_counted_across_a_kill(void **state)
+{
+    struct fixture *f = *state;
+    int status;
+    pid_t child = fork();
+
+    f->config.receipts = 1000;
+    if (child == 0) {
+        must(open_store(f));
+        add_keyed(f, "k", 1500);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    must(open_store(f));
+    let_pass(f, f->config.receipt_min_seconds + 60);
+    tend_all(f);
+    assert_true(count(f, "SELECT count(*) FROM receipt") <= 1000);
+}
+
+/* ---- losses ---- */
+
+/* A store of five changes, whose file is then put back to what it was after three. */
+static void lose_two_changes(struct fixture *f)
+{
+    must(open_store(f));
+    must(add(f, to("s"), "1"));
+    must(add(f, to("s"), "2"));
+    must(add(f, keyed("s", "k", 'a'), "3"));
+    close_store(f);
+    copy_file(file_of(f, "items.db"), file_of(f, "old"));
+    must(open_store(f));
+    must(add(f, to("s"), "4"));
+    must(pop(f, to("s")));
+    close_store(f);
+    copy_file(file_of(f, "old"), file_of(f, "items.db"));
+    must(open_store(f));
+}
+
+static void expect_missing(struct fixture *f, uint64_t missing)
+{
+    expect_items(f, "s", "1 2 3");
+    assert_int_equal(f->got.missing, missing);
+    assert_int_equal(sizes(f).missing, missing);
+    assert_int_equal(add(f, to("s"), "x"), SESSIOND_ROLLED_BACK);
+    assert_int_equal(add(f, keyed("s", "k", 'a'), "3"), SESSIOND_ROLLED_BACK);
+    assert_int_equal(pop(f, to("s")), SESSIOND_ROLLED_BACK);
+    assert_int_equal(clear(f, to("never")), SESSIOND_ROLLED_BACK);
+    assert_int_equal(delete (f, to("s")), SESSIOND_ROLLED_BACK);
+    assert_int_equal(replace(f, to("s"), FROM_START), SESSIOND_ROLLED_BACK);
+    assert_false(f->table->is_broken(f->engine));
+    tend_all(f);
+}
+
+static uint64_t recover(struct fixture *f)
+{
+    uint64_t missing;
+
+    begin(f);
+    must(f->table->recover(f->engine, &missing));
+    commit(f);
+    return missing;
+}
+
+static void test_an_old_copy_in_place_of_the_store_is_noticed(void **state)
+{
+    struct fixture *f = *state;
+
+    lose_two_changes(f);
+    expect_missing(f, 2);
+    reopen_store(f); /* it is not forgotten */
+    expect_missing(f, 2);
+}
+
+static void test_a_loss_that_is_accepted(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t epoch;
+
+    lose_two_changes(f);
+    epoch = state_of(f, "s").epoch;
+    begin(f);
+    must(f->table->recover(f->engine, &epoch));
+    roll_back(f);
+    expect_missing(f, 2); /* not accepted after all */
+
+    epoch = state_of(f, "s").epoch;
+    assert_int_equal(recover(f), 2);
+    expect_items(f, "s", "1 2 3");
+    assert_int_equal(f->got.missing, 0);
+    assert_true(f->got.epoch > epoch + 1); /* the pop that is lost told epoch + 1 */
+    must(add(f, keyed("s", "k", 'a'), "3"));
+    assert_true(f->done.repeated);
+    must(add(f, to("s"), "new"));
+    reopen_store(f);
+    expect_items(f, "s", "1 2 3 new");
+    assert_int_equal(sizes(f).missing, 0);
+    assert_int_equal(recover(f), 0);
+}
+
+static void test_epochs_go_on_growing_after_losses(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t epoch;
+
+    for (int i = 0; i < 3; i++) {
+        lose_two_changes(f);
+        (void)recover(f);
+        epoch = state_of(f, "s").epoch;
+        must(delete (f, to("s")));
+        must(add(f, to("s"), "new"));
+        assert_true(f->done.epoch > epoch);
+        must(delete (f, to("s")));
+        close_store(f);
+    }
+}
+
+static void test_a_log_that_is_cut_off_is_noticed(void **state)
+{
+    struct fixture *f = *state;
+    int status;
+    pid_t child = fork();
+
+    if (child == 0) { /* as a process that is killed */
+        must(open_store(f));
+        must(add(f, to("s"), "1", "2", "3"));
+        must(add(f, to("s"), "4"));
+        must(add(f, to("s"), "5", "6"));
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_int_equal(stat(file_of(f, "items.db-wal"), &(struct stat){0}), 0);
+    {
+        struct buf log = read_file(file_of(f, "items.db-wal"));
+
+        log.size -= 100; /* of the last frame, which is the last commit's */
+        write_file(file_of(f, "items.db-wal"), buf_slice(&log));
+        buf_deinit(&log);
+    }
+    must(open_store(f));
+    expect_items(f, "s", "1 2 3 4");
+    assert_int_equal(f->got.missing, 2);
+}
+
+static void test_another_history_of_the_same_length_is_noticed(void **state)
+{
+    struct fixture *f = *state;
+
+    must(open_store(f));
+    must(add(f, to("s"), "1"));
+    close_store(f);
+    copy_file(file_of(f, "items.db"), file_of(f, "old"));
+    copy_file(file_of(f, "items.head"), file_of(f, "old.head"));
+    must(open_store(f));
+    must(add(f, to("s"), "2", "3", "4"));
+    close_store(f);
+    copy_file(file_of(f, "items.db"), file_of(f, "other"));
+    copy_file(file_of(f, "old"), file_of(f, "items.db"));
+    copy_file(file_of(f, "old.head"), file_of(f, "items.head"));
+    must(open_store(f));
+    must(add(f, to("s"), "two"));
+    close_store(f);
+    copy_file(file_of(f, "other"), file_of(f, "items.db"));
+    must(open_store(f));
+    expect_items(f, "s", "1 2 3 4");
+    assert_true(f->got.missing > 0);
+    assert_int_equal(add(f, to("s"), "x"), SESSIOND_ROLLED_BACK);
+    (void)recover(f);
+    must(add(f, to("s"), "5"));
+    reopen_store(f);
+    assert_int_equal(sizes(f).missing, 0);
+}
+
+static void test_a_store_whose_file_is_gone_does_not_begin_anew(void **state)
+{
+    struct fixture *f = *state;
+
+    must(open_store(f));
+    must(add(f, to("s"), "1"));
+    close_store(f);
+    assert_int_equal(rename(file_of(f, "items.db"), file_of(f, "moved")), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(open_store(f), SESSIOND_ROLLED_BACK);
+        assert_false(exists(file_of(f, "items.db")));
+    }
+    assert_int_equal(rename(file_of(f, "moved"), file_of(f, "items.db")), 0);
+    must(open_store(f));
+    expect_items(f, "s", "1");
+}
+
+static void test_a_damaged_head_is_made_up_for_by_its_twin(void **state)
+{
+    struct fixture *f = *state;
+
+    for (int slot = 0; slot < 2; slot++) {
+        lose_two_changes(f);
+        close_store(f);
+        flip_byte(file_of(f, "items.head"), slot * 4096 + 9);
+        must(open_store(f));
+        assert_true(sizes(f).missing >= 1);
+        close_store(f);
+        remove_tree(f->directory);
+    }
+}
+
+static void test_a_store_without_a_head_gets_one(void **state)
+{
+    struct fixture *f = *state;
+
+    must(open_store(f));
+    must(add(f, to("s"), "1"));
+    close_store(f);
+    assert_int_equal(unlink(file_of(f, "items.head")), 0);
+    must(open_store(f));
+    expect_items(f, "s", "1");
+    assert_int_equal(f->got.missing, 0);
+    must(add(f, to("s"), "2"));
+    assert_true(exists(file_of(f, "items.head")));
+}
+
+/* ---- damage ---- */
+
+/* Damages the pages of one large session; another one, that was there before, can still be read. */
+static void test_a_damaged_page_is_told_and_the_rest_goes_on(void **state)
+{
+    struct fixture *f = *state;
+    struct buf bytes;
+    char text[1001];
+
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    must(open_store(f));
+    must(add(f, to("good"), "1"));
+    for (int i = 0; i < 200; i++)
+        must(add(f, to("bad"), text));
+    close_store(f);
+    bytes = read_file(file_of(f, "items.db"));
+    for (size_t page = 20; (page + 1) * 4096 < bytes.size; page++)
+        memset(bytes.data + page * 4096, 0x5a, 4096);
+    write_file(file_of(f, "items.db"), buf_slice(&bytes));
+    buf_deinit(&bytes);
+
+    must(open_store(f));
+    expect_items(f, "good", "1");
+    assert_int_equal(get(f, of("bad")), SESSIOND_ROLLED_BACK);
+    expect_items(f, "good", "1");
+}
+
+/* ---- copies ---- */
+
+static const char *make_copy(struct fixture *f)
+{
+    const char *path = file_of(f, "copy");
+    bool more = true;
+
+    while (more)
+        must(f->table->backup_step(f->engine, path, &more));
+    return path;
+}
+
+static void test_a_copy_is_one_file(void **state)
+{
+    struct fixture *f = *state;
+    const char *path;
+    struct buf bytes;
+    char why[160];
+
+    must(open_store(f));
+    fill_store(f);
+    path = make_copy(f);
+    must(sqlite_verify(path, why, sizeof(why)));
+    assert_false(exists(file_of(f, "copy-wal")));
+    assert_false(exists(file_of(f, "copy-shm")));
+    assert_false(exists(file_of(f, "copy-journal")));
+    bytes = read_file(path);
+    assert_int_equal(bytes.data[18], 1); /* no write-ahead log goes with it: whoever opens it may only read */
+    assert_int_equal(bytes.data[19], 1);
+    buf_deinit(&bytes);
+}
+
+static void expect_not_good(const char *path)
+{
+    char why[160] = "";
+
+    assert_int_equal(sqlite_verify(path, why, sizeof(why)), SESSIOND_INVALID);
+    assert_true(why[0] != '\0');
+}
+
+static void test_a_copy_that_is_not_whole_is_told_from_a_good_one(void **state)
+{
+    struct fixture *f = *state;
+    const char *path, *bad = file_of(f, "bad");
+    struct buf bytes;
+    char text[1001];
+
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    must(open_store(f));
+    for (int i = 0; i < 50; i++)
+        must(add(f, to("s"), text));
+    path = make_copy(f);
+    bytes = read_file(path);
+
+    expect_not_good(file_of(f, "nothing"));
+    write_file(bad, slice_of(""));
+    expect_not_good(bad);
+    write_file(bad, slice_of("no database at all, but a text of some length"));
+    expect_not_good(bad);
+    for (size_t size = 100; size < bytes.size; size += 4096) {
+        write_file(bad, (struct slice){bytes.data, size});
+        expect_not_good(bad);
+    }
+    write_file(bad, (struct slice){bytes.data, bytes.size - 4096});
+    expect_not_good(bad);
+    for (size_t page = 2; page * 4096 < bytes.size; page += 3) {
+        write_file(bad, buf_slice(&bytes));
+        flip_byte(bad, (off_t)(page * 4096)); /* the page's type */
+        expect_not_good(bad);
+    }
+    buf_deinit(&bytes);
+}
+
+static void test_a_good_database_that_is_no_store_of_ours_is_no_good_copy(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(mkdir(f->directory, 0700), 0);
+    (void)sql(file_of(f, "foreign"), "CREATE TABLE t (a)");
+    expect_not_good(file_of(f, "foreign"));
+    must(open_store(f));
+    (void)make_copy(f);
+    (void)sql(file_of(f, "copy"), "PRAGMA user_version = 2");
+    expect_not_good(file_of(f, "copy"));
+    (void)sql(file_of(f, "copy"), "PRAGMA user_version = 0");
+    expect_not_good(file_of(f, "copy"));
+}
+
+static void test_a_copy_takes_the_place_of_an_older_one(void **state)
+{
+    struct fixture *f = *state;
+    char why[160];
+
+    must(open_store(f));
+    write_file(file_of(f, "copy"), slice_of("left by an interrupted one"));
+    write_file(file_of(f, "copy-journal"), slice_of("and so is this"));
+    fill_store(f);
+    must(sqlite_verify(make_copy(f), why, sizeof(why)));
+    must(sqlite_verify(make_copy(f), why, sizeof(why)));
+}
+
+/* ---- the suite ---- */
+
+int main(int argc, char **argv)
+{
+    static struct kind kind = {&sqlite_engine, true};
+#define TEST(name)                                                                                                     \
+    {                                                                                                                  \
+#name, name, set_up_closed, tear_down, &kind                                                                   \
+    }
+    static const struct CMUnitTest tests[] = {
+        TEST(test_a_new_store_is_marked_as_ours),
+        TEST(test_an_empty_file_becomes_a_store),
+        TEST(test_nobody_else_gets_into_an_open_store),
+        TEST(test_a_store_of_another_version_is_refused_untouched),
+        TEST(test_a_foreign_database_is_refused_untouched),
+        TEST(test_what_is_no_database_is_refused_untouched),
+        TEST(test_what_is_no_file_is_refused),
+        TEST(test_kept_stores_are_opened),
+        TEST(test_a_killed_process_leaves_all_that_it_committed),
+        TEST(test_a_killed_process_leaves_nothing_of_an_open_transaction),
+        TEST(test_removed_texts_leave_the_file),
+        TEST(test_a_receipt_is_kept_for_its_time_and_then_goes),
+        TEST(test_what_a_receipt_held_goes_with_it),
+        TEST(test_rows_that_nobody_needs_are_swept),
+        TEST(test_of_too_many_receipts_the_oldest_go),
+        TEST(test_no_receipt_goes_before_its_shortest_time),
+        TEST(test_a_late_sweep_sweeps_all),
+        TEST(test_the_clock_is_trimmed),
+        TEST(test_receipts_are_counted_across_a_kill),
+        TEST(test_an_old_copy_in_place_of_the_store_is_noticed),
+        TEST(test_a_loss_that_is_accepted),
+        TEST(test_epochs_go_on_growing_after_losses),
+        TEST(test_a_log_that_is_cut_off_is_noticed),
+        TEST(test_another_history_of_the_same_length_is_noticed),
+        TEST(test_a_store_whose_file_is_gone_does_not_begin_anew),
+        TEST(test_a_damaged_head_is_made_up_for_by_its_twin),
+        TEST(test_a_store_without_a_head_gets_one),
+        TEST(test_a_damaged_page_is_told_and_the_rest_goes_on),
+        TEST(test_a_copy_is_one_file),
+        TEST(test_a_copy_that_is_not_whole_is_told_from_a_good_one),
+        TEST(test_a_good_database_that_is_no_store_of_ours_is_no_good_copy),
+        TEST(test_a_copy_takes_the_place_of_an_older_one),
+    };
+    struct config config;
+
+    config_init(&config);
+    log_setup((enum log_level)0);
+    if (sqlite_setup(&config))
+        return 1;
+    if (argc == 3 && strcmp(argv[1], "--make-store") == 0)
+        return make_store(argv[2]);
+    return cmocka_run_group_tests_name("sqlite", tests, NULL, NULL);
+}
