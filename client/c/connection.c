@@ -311,9 +311,10 @@ void connection_lose(struct sessiond *client, int code, const char *reason)
     struct call *call;
 
     forget_connection(client);
-    client->lost_code = code;
-    if (reason)
+    if (!client->lost_code) { /* else the daemon has said why */
+        client->lost_code = code;
         (void)snprintf(client->lost, sizeof(client->lost), "%s", reason);
+    }
     while ((call = TAILQ_LAST(&client->sent, calls))) {
         client_unlink(client, call);
         call->unsure |= call->written;
@@ -421,7 +422,6 @@ void connection_read(struct sessiond *client)
 {
     unsigned connection = client->n_connections;
 
-    client->lost_code = 0; /* the daemon may tell */
     for (unsigned i = 0; i < READS_MAX && client->n_connections == connection; i++) {
         ssize_t n = read_some(client);
         int r = n > 0 ? take_input(client) : (int)n;
@@ -431,8 +431,7 @@ void connection_read(struct sessiond *client)
         if (r == -EPROTO)
             connection_lose(client, r, "what answers there does not speak the protocol of sessiond");
         else if (r < 0)
-            connection_lose(client, client->lost_code ? client->lost_code : r,
-                            client->lost_code ? NULL : "the connection to sessiond broke");
+            connection_lose(client, r, "the connection to sessiond broke");
         if (r < 0)
             return;
     }
