@@ -117,12 +117,12 @@ class DaemonHistory:
         return await self._call(_requests.get_items(self.session, limit=0, store=self.store))
 
     async def tail(self, limit: int) -> Tail:
-        read = await self._select(limit=limit)
-        complete = len(read.items) < limit or not (await self._before(read)).items
+        read = await self._select(limit=limit + 1)  # one more tells, in the same look, whether something stands before
+        latest = read.items[-limit:]
 
         async def replace(start: int, texts: list[str]) -> bool:
             try:
-                first = await self._seq_from_end(len(read.items) - start, read)
+                first = await self._seq_from_end(len(latest) - start, read)
                 change = _requests.replace_items(
                     self.session, texts, from_seq=first, if_revision=read.revision, store=self.store
                 )
@@ -131,13 +131,7 @@ class DaemonHistory:
                 return False
             return True
 
-        return Tail(read.items, complete, replace)
-
-    async def _before(self, read: Items) -> Items:
-        """At most one item before what was read."""
-        return await self._call(
-            _requests.get_items(self.session, limit=1, before=read.first_seq, if_epoch=read.epoch, store=self.store)
-        )
+        return Tail(latest, len(read.items) <= limit, replace)
 
     async def _seq_from_end(self, count: int, read: Items) -> int | None:
         """The seq of the item that has `count - 1` behind it in what was read. Pops leave gaps, so we have to ask."""
