@@ -26,6 +26,7 @@ from agents import (
     OutputGuardrailTripwireTriggered,
     RunConfig,
     Runner,
+    RunState,
     SessionSettings,
     function_tool,
 )
@@ -62,6 +63,11 @@ def get_weather(city: str) -> str:
 @function_tool(failure_error_function=None)
 def broken_tool() -> str:
     raise RuntimeError("the tool is broken")
+
+
+@function_tool(needs_approval=True)
+def delete_file(name: str) -> str:
+    return f"deleted {name}"
 
 
 def assistant(**settings: Any) -> Agent:
@@ -212,6 +218,34 @@ def an_approval_in_two_processes(stage: Stage, endpoint: ResponsesEndpoint) -> A
     answered = stage.in_another_process("approval_process.py", "resume", state_file)
     assert answered == ["a is empty; deleted b"]
     return [asked, answered]
+
+
+async def resumed_twice(stage: Stage, failing: str) -> Any:
+    """An approved run whose first write goes wrong is resumed again, from its saved state."""
+    agent = assistant(tools=[delete_file])
+    session = stage.session()
+    result = await Runner.run(agent, 'call delete_file {"name": "a"}', session=session)
+    state = await RunState.from_string(agent, result.to_state().to_string())
+    for item in state.get_interruptions():
+        state.approve(item)
+    setattr(stage, failing, ("add_items", stage.methods_called().count("add_items") + 1))
+    with pytest.raises(InjectedFailure):
+        await Runner.run(agent, state, session=session)
+    state = await RunState.from_string(agent, state.to_string())
+    answer = (await Runner.run(agent, state, session=session)).final_output
+    types = [item.get("type") for item in await session.get_items()]
+    assert types == [None, "function_call", "function_call_output", "message"]
+    return answer
+
+
+@scenario
+async def a_resumed_write_that_fails(stage: Stage, endpoint: ResponsesEndpoint) -> Any:
+    return await resumed_twice(stage, "fail_at")
+
+
+@scenario
+async def a_resumed_write_whose_answer_is_lost(stage: Stage, endpoint: ResponsesEndpoint) -> Any:
+    return await resumed_twice(stage, "lose_at")
 
 
 # --- runs that end early ----------------------------------------------------------------------

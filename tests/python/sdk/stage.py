@@ -59,9 +59,10 @@ class InjectedFailure(Exception):
 class Stage:
     """One play of a scenario on one backend.
 
-    calls     every call made on its sessions, in the order in which they began
-    fail_at   (method, n): the n-th call of this method raises and does not reach the session
-    reveal    applied to each item before it is compared (to look into an encrypted one)
+    calls      every call made on its sessions, in the order in which they began
+    fail_at    (method, n): the n-th call of this method raises and does not reach the session
+    lose_at    (method, n): the n-th call of this method is made, but its answer is lost: it raises
+    reveal     applied to each item before it is compared (to look into an encrypted one)
     """
 
     def __init__(self, backend: str, where: Path, store: str, base_url: str, recorded: bool = True):
@@ -73,6 +74,7 @@ class Stage:
         self.calls: list[dict[str, Any]] = []
         self.session_ids: set[str] = set()
         self.fail_at: tuple[str, int] | None = None
+        self.lose_at: tuple[str, int] | None = None
         self.reveal: Callable[[Any], Any] = lambda item: item
 
     def session(self, session_id: str = "talk", **settings: Any) -> Any:
@@ -135,10 +137,13 @@ class Stage:
             "kwargs": self._plain(kwargs),
         }
         self.calls.append(call)
+        this_call = (method, self.methods_called().count(method))
         try:
-            if self.fail_at == (method, self.methods_called().count(method)):
+            if self.fail_at == this_call:
                 raise InjectedFailure(f"{method} was told to fail")
             yield call
+            if self.lose_at == this_call:
+                raise InjectedFailure(f"the answer of {method} was told to be lost")
         except BaseException as error:
             call["raised"] = type(error).__name__
             raise
