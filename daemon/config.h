@@ -32,6 +32,7 @@
     X(cache_bytes, 67108864, 1048576, 1099511627776, "page cache of one store")                                        \
     X(cache_bytes_total, 536870912, 8388608, 1099511627776, "page cache of all stores together")                       \
     X(log_bytes, 67108864, 4194304, 1099511627776, "size to which a store's write-ahead log is cut back")              \
+    X(history_bytes, 134217728, 0, 1099511627776, "recent histories kept in memory, all owners together")              \
     X(ballast_bytes, 16777216, 0, 1073741824, "kept free for removals on a full disk, in one file")                    \
     X(memory_bytes, 268435456, 1048576, 1099511627776, "the memory store of one owner")                                \
     X(receipt_seconds, 86400, 60, 31536000, "uptime for which receipts are kept")                                      \

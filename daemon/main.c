@@ -22,6 +22,7 @@
 #include "base/mem.h"
 #include "config.h"
 #include "net/server.h"
+#include "rpc/memory.h"
 #include "rpc/request.h"
 #include "store/engine.h"
 #include "store/lane.h"
@@ -309,8 +310,10 @@ static int start(struct process *process)
 {
     int r, passed_fd = systemd_listen_fd();
 
-    if ((r = config_complete(&process->config)) || (r = lock_state_dir(&process->config)) ||
-        (r = read_instance(process)) || (r = sqlite_setup(&process->config)) || (r = watch_signals(process)) ||
+    if ((r = config_complete(&process->config)) ||
+        (r = memory_open(&process->daemon.memory, process->config.history_bytes)) ||
+        (r = lock_state_dir(&process->config)) || (r = read_instance(process)) ||
+        (r = sqlite_setup(&process->config)) || (r = watch_signals(process)) ||
         (r = lanes_open(&process->lanes, &process->loop, &process->config, server_on_jobs, &process->server)) ||
         (r = registry_open(&process->registry, &process->config, process->lanes, &sqlite_engine)))
         return r;
@@ -350,6 +353,7 @@ int main(int argc, char **argv)
 
     uv_run(&process.loop, UV_RUN_DEFAULT);
     uv_loop_close(&process.loop);
+    memory_close(process.daemon.memory);
     registry_close(process.registry);
     config_deinit(&process.config);
     log_info("stopped");

@@ -256,10 +256,7 @@ void conn_continue(struct server *server, struct request *request)
 {
     struct conn *conn = request->connection;
 
-    if (conn)
-        drive(server, request);
-    else
-        release(request, server); /* what it changed is changed; nobody waits for the answer */
+    drive(server, request);
     if (conn && (!conn->reading || conn->input.size))
         conn_pump(conn);
 }
@@ -309,6 +306,7 @@ static void start_request(struct conn *conn, size_t size)
         return;
     }
     request->connection = conn;
+    request->in_order = conn->n_requests == 0;
     request->owner->buffered += size;
     list_append(&conn->requests, &request->link);
     conn->n_requests++;

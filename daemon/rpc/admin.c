@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "config.h"
+#include "rpc/memory.h"
 #include "rpc/methods.h"
 
 static bool speaks_our_protocol(const struct value *range)
@@ -91,12 +92,21 @@ static void pack_settings(struct buf *reply, const struct config *config)
         pack_pair_number(reply, config_settings[i].name, config_value(config, &config_settings[i]));
 }
 
+static void pack_histories(struct buf *reply, struct memory_use use)
+{
+    pack_map(reply, 4);
+    pack_pair_number(reply, "bytes", use.bytes);
+    pack_pair_number(reply, "sessions", use.sessions);
+    pack_pair_number(reply, "hits", use.hits);
+    pack_pair_number(reply, "misses", use.misses);
+}
+
 int info_answer(struct request *request)
 {
     const struct daemon *daemon = request->daemon;
     struct buf *reply = request_answer(request);
 
-    pack_map(reply, 10);
+    pack_map(reply, 11);
     pack_pair_text(reply, "version", slice_of(SESSIOND_VERSION));
     pack_pair_number(reply, "protocol", PROTO_VERSION);
     pack_pair_text(reply, "instance", slice_of(daemon->instance));
@@ -108,6 +118,8 @@ int info_answer(struct request *request)
     pack_libraries(reply, daemon);
     pack_text(reply, slice_of("settings"));
     pack_settings(reply, daemon->config);
+    pack_text(reply, slice_of("histories"));
+    pack_histories(reply, memory_use(daemon->memory));
     pack_text(reply, slice_of("stores"));
     pack_array(reply, request->n);
     buf_append(reply, request->rows.data, request->rows.size);

@@ -87,12 +87,16 @@ int items_prepare(struct request *request)
 
 /* ---- reading ---- */
 
-static int pack_row(void *arg, struct slice item)
+static int pack_row(void *arg, uint64_t seq, struct slice item)
 {
     struct request *request = arg;
+    struct seen_row row = {.seq = seq, .size = item.size};
 
     pack_text(&request->rows, item);
-    return 0; /* a failure sticks in rows.failed */
+    row.end = request->rows.size;
+    buf_append(&request->seen, &row, sizeof(row));
+    request->n++;
+    return 0; /* failures stick in the bufs */
 }
 
 static void pack_seq(struct buf *reply, const char *key, uint64_t seq)
@@ -103,11 +107,29 @@ static void pack_seq(struct buf *reply, const char *key, uint64_t seq)
         pack_pair_nil(reply, key);
 }
 
-static int conflict(struct request *request, uint64_t revision, uint64_t epoch)
+int conflict_refuse(struct request *request, uint64_t revision, uint64_t epoch)
 {
     request->details.revision = revision;
     request->details.epoch = epoch;
     return SESSIOND_CONFLICT;
+}
+
+void get_items_answer(struct request *request, const struct selection_result *got, struct slice rows)
+{
+    struct buf *reply = request_answer(request);
+
+    pack_map(reply, got->missing ? 8 : 7);
+    pack_text(reply, slice_of("items"));
+    pack_array(reply, got->n);
+    buf_append(reply, rows.data, rows.size);
+    pack_seq(reply, "first_seq", got->first_seq);
+    pack_seq(reply, "last_seq", got->last_seq);
+    pack_pair_number(reply, "head_seq", got->head_seq);
+    pack_pair_number(reply, "revision", got->revision);
+    pack_pair_number(reply, "epoch", got->epoch);
+    pack_pair_bool(reply, "more", got->more);
+    if (got->missing)
+        pack_pair_number(reply, "missing", got->missing);
 }
 
 int get_items_run(struct request *request, const struct engine_table *table, struct engine *engine, bool *ret_more)
@@ -121,30 +143,15 @@ int get_items_run(struct request *request, const struct engine_table *table, str
         .if_epoch = params->if_epoch,
         .max_bytes = params->max_bytes.present ? params->max_bytes.value : PROTO_ANSWER_MAX,
     };
-    struct selection_result got;
-    struct buf *reply;
     int r;
 
     (void)ret_more;
-    r = table->get_items(engine, &selection, pack_row, request, &got);
+    r = table->get_items(engine, &selection, pack_row, request, &request->got);
     if (r == SESSIOND_CONFLICT)
-        return conflict(request, got.revision, got.epoch);
-    if (r)
-        return r;
-    reply = request_answer(request);
-    pack_map(reply, got.missing ? 8 : 7);
-    pack_text(reply, slice_of("items"));
-    pack_array(reply, got.n);
-    buf_append(reply, request->rows.data, request->rows.size);
-    pack_seq(reply, "first_seq", got.first_seq);
-    pack_seq(reply, "last_seq", got.last_seq);
-    pack_pair_number(reply, "head_seq", got.head_seq);
-    pack_pair_number(reply, "revision", got.revision);
-    pack_pair_number(reply, "epoch", got.epoch);
-    pack_pair_bool(reply, "more", got.more);
-    if (got.missing)
-        pack_pair_number(reply, "missing", got.missing);
-    return 0;
+        return conflict_refuse(request, request->got.revision, request->got.epoch);
+    if (r == 0)
+        get_items_answer(request, &request->got, buf_slice(&request->rows));
+    return r;
 }
 
 /* ---- changes ---- */
@@ -172,43 +179,43 @@ static void pack_state(struct buf *reply, const struct change_result *done)
 int add_items_run(struct request *request, const struct engine_table *table, struct engine *engine, bool *ret_more)
 {
     struct change change = change_of(request);
-    struct change_result done;
+    struct change_result *done = &request->done;
     struct buf *reply;
     int r;
 
     (void)ret_more;
-    r = table->add_items(engine, &change, request->params.items.texts, request->params.items.n, &done);
+    r = table->add_items(engine, &change, request->params.items.texts, request->params.items.n, done);
     if (r)
-        return r == SESSIOND_CONFLICT ? conflict(request, done.revision, done.epoch) : r;
+        return r == SESSIOND_CONFLICT ? conflict_refuse(request, done->revision, done->epoch) : r;
     reply = request_answer(request);
     pack_map(reply, 4);
-    pack_seq(reply, "first_seq", done.first_seq);
-    pack_seq(reply, "last_seq", done.last_seq);
-    pack_state(reply, &done);
+    pack_seq(reply, "first_seq", done->first_seq);
+    pack_seq(reply, "last_seq", done->last_seq);
+    pack_state(reply, done);
     return 0;
 }
 
 int pop_item_run(struct request *request, const struct engine_table *table, struct engine *engine, bool *ret_more)
 {
     struct change change = change_of(request);
-    struct change_result done;
+    struct change_result *done = &request->done;
     struct buf *reply;
     int r;
 
     (void)ret_more;
-    r = table->pop_item(engine, &change, pack_row, request, &done);
+    r = table->pop_item(engine, &change, pack_row, request, done);
     if (r)
-        return r == SESSIOND_CONFLICT ? conflict(request, done.revision, done.epoch) : r;
+        return r == SESSIOND_CONFLICT ? conflict_refuse(request, done->revision, done->epoch) : r;
     reply = request_answer(request);
-    pack_map(reply, done.erased ? 5 : 4);
+    pack_map(reply, done->erased ? 5 : 4);
     pack_text(reply, slice_of("item"));
     if (request->rows.size)
         buf_append(reply, request->rows.data, request->rows.size);
     else
         pack_nil(reply);
-    pack_seq(reply, "seq", done.first_seq);
-    pack_state(reply, &done);
-    if (done.erased)
+    pack_seq(reply, "seq", done->first_seq);
+    pack_state(reply, done);
+    if (done->erased)
         pack_pair_bool(reply, "erased", true);
     return 0;
 }
@@ -216,18 +223,18 @@ int pop_item_run(struct request *request, const struct engine_table *table, stru
 int clear_session_run(struct request *request, const struct engine_table *table, struct engine *engine, bool *ret_more)
 {
     struct change change = change_of(request);
-    struct change_result done;
+    struct change_result *done = &request->done;
     struct buf *reply;
     int r;
 
     (void)ret_more;
-    r = table->clear_session(engine, &change, &done);
+    r = table->clear_session(engine, &change, done);
     if (r)
-        return r == SESSIOND_CONFLICT ? conflict(request, done.revision, done.epoch) : r;
+        return r == SESSIOND_CONFLICT ? conflict_refuse(request, done->revision, done->epoch) : r;
     reply = request_answer(request);
     pack_map(reply, 3);
-    pack_pair_number(reply, "removed", done.removed);
-    pack_state(reply, &done);
+    pack_pair_number(reply, "removed", done->removed);
+    pack_state(reply, done);
     return 0;
 }
 
@@ -235,36 +242,36 @@ int replace_items_run(struct request *request, const struct engine_table *table,
 {
     const struct params *params = &request->params;
     struct change change = change_of(request);
-    struct change_result done;
+    struct change_result *done = &request->done;
     struct buf *reply;
     int r;
 
     (void)ret_more;
-    r = table->replace_items(engine, &change, params->from_seq, params->items.texts, params->items.n, &done);
+    r = table->replace_items(engine, &change, params->from_seq, params->items.texts, params->items.n, done);
     if (r)
-        return r == SESSIOND_CONFLICT ? conflict(request, done.revision, done.epoch) : r;
+        return r == SESSIOND_CONFLICT ? conflict_refuse(request, done->revision, done->epoch) : r;
     reply = request_answer(request);
     pack_map(reply, 5);
-    pack_pair_number(reply, "removed", done.removed);
-    pack_seq(reply, "first_seq", done.first_seq);
-    pack_seq(reply, "last_seq", done.last_seq);
-    pack_state(reply, &done);
+    pack_pair_number(reply, "removed", done->removed);
+    pack_seq(reply, "first_seq", done->first_seq);
+    pack_seq(reply, "last_seq", done->last_seq);
+    pack_state(reply, done);
     return 0;
 }
 
 int delete_session_run(struct request *request, const struct engine_table *table, struct engine *engine, bool *ret_more)
 {
     struct change change = change_of(request);
-    struct change_result done;
+    struct change_result *done = &request->done;
     struct buf *reply;
     int r;
 
     (void)ret_more;
-    r = table->delete_session(engine, &change, &done);
+    r = table->delete_session(engine, &change, done);
     if (r)
-        return r == SESSIOND_CONFLICT ? conflict(request, done.revision, done.epoch) : r;
+        return r == SESSIOND_CONFLICT ? conflict_refuse(request, done->revision, done->epoch) : r;
     reply = request_answer(request);
     pack_map(reply, 1);
-    pack_pair_number(reply, "removed", done.removed);
+    pack_pair_number(reply, "removed", done->removed);
     return 0;
 }

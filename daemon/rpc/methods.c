@@ -3,6 +3,7 @@
 #include <stddef.h>
 
 #include "base/mem.h"
+#include "rpc/memory.h"
 
 #define FIELD(name, field, type, flags, min, max)                                                                      \
     {                                                                                                                  \
@@ -52,20 +53,21 @@ static const struct method methods[] = {
     {"ping", no_fields, .answer = ping_answer},
     {"info", no_fields, JOB_READ, .again = stores_again, .run = stores_run, .answer = info_answer},
 
-    {"get_items", get_items_fields, JOB_READ, .run = get_items_run},
+    {"get_items", get_items_fields, JOB_READ, .recall = memory_recall, .learn = memory_learn,
+     .run = get_items_run},
     {"list_sessions", list_sessions_fields, JOB_READ, .run = list_sessions_run},
     {"list_stores", no_fields, JOB_READ, .again = stores_again, .run = stores_run, .answer = list_stores_answer},
 
     {"add_items", add_items_fields, JOB_CHANGE, .check = change_check, .prepare = items_prepare,
-     .run = add_items_run},
+     .learn = memory_learn, .run = add_items_run},
     {"pop_item", session_fields, JOB_CHANGE, .frees = true, .check = change_check, .prepare = items_prepare,
-     .run = pop_item_run},
+     .learn = memory_learn, .run = pop_item_run},
     {"clear_session", session_fields, JOB_CHANGE, .frees = true, .check = change_check, .prepare = items_prepare,
-     .run = clear_session_run},
+     .learn = memory_learn, .run = clear_session_run},
     {"replace_items", replace_items_fields, JOB_CHANGE, .check = change_check, .prepare = items_prepare,
-     .run = replace_items_run},
+     .learn = memory_learn, .run = replace_items_run},
     {"delete_session", session_fields, JOB_CHANGE, .frees = true, .check = change_check, .prepare = items_prepare,
-     .run = delete_session_run},
+     .learn = memory_learn, .run = delete_session_run},
 
     {"recover", store_fields, JOB_CHANGE, .check = recover_check, .run = recover_run},
     {"backup", store_fields, JOB_STEPS, .check = backup_check, .run = backup_run, .settle = backup_settle,

@@ -22,6 +22,10 @@ struct method {
     int (*check)(struct request *request);
     /* What takes long for large requests, and needs no store. */
     int (*prepare)(struct request *request);
+    /* Loop: answers without the store, if it can. Return: true if it did (request->outcome is set). */
+    bool (*recall)(struct request *request);
+    /* Loop: what came of the job, whatever its outcome, while later jobs have not come back yet. */
+    void (*learn)(struct request *request);
     /* The job. May run twice; begins with empty rows and reply. Makes the whole answer, unless there is `answer`. */
     int (*run)(struct request *request, const struct engine_table *table, struct engine *engine, bool *ret_more);
     /* For methods that go from store to store: called before the first job, and after each with its outcome. Return:
@@ -38,6 +42,8 @@ const struct method *method_find(struct slice name);
 /* The methods' functions, by file. items.c: */
 int change_check(struct request *);
 int items_prepare(struct request *);
+void get_items_answer(struct request *, const struct selection_result *, struct slice rows);
+int conflict_refuse(struct request *, uint64_t revision, uint64_t epoch);
 int get_items_run(struct request *, const struct engine_table *, struct engine *, bool *);
 int add_items_run(struct request *, const struct engine_table *, struct engine *, bool *);
 int pop_item_run(struct request *, const struct engine_table *, struct engine *, bool *);

@@ -63,6 +63,7 @@ void request_free(struct request *request)
         return;
     message_deinit(&request->message);
     buf_deinit(&request->rows);
+    buf_deinit(&request->seen);
     buf_deinit(&request->reply);
     free(request->frame);
     free(request);
@@ -93,10 +94,10 @@ static void pack_details(struct buf *reply, int code, const struct details *deta
     pack_map(reply, 2 + (size_t)details->item.present + (size_t)details->limit.present + 2 * (size_t)conflict + busy);
     pack_pair_text(reply, "code", slice_of(proto_code_name(code)));
     pack_pair_text(reply, "message", slice_of(details->why[0] ? details->why : proto_code_meaning(code)));
-    if (details->item.present)
-        pack_pair_number(reply, "item", details->item.value);
     if (details->limit.present)
         pack_pair_number(reply, "limit", details->limit.value);
+    if (details->item.present)
+        pack_pair_number(reply, "item", details->item.value);
     if (conflict) {
         pack_pair_number(reply, "revision", details->revision);
         pack_pair_number(reply, "epoch", details->epoch);
@@ -149,11 +150,12 @@ static int on_lane(struct job *job, const struct engine_table *table, struct eng
 
     request->n = request->n_kept;
     request->rows.size = request->rows_kept;
+    request->seen.size = 0;
     request->reply.size = 0;
     if (!buf_reserve(&request->reply, REFUSAL_RESERVE))
         return fault(ENOMEM, "reserve an answer");
     r = request->method->run(request, table, engine, ret_more);
-    if (r == 0 && (request->reply.failed || request->rows.failed))
+    if (r == 0 && (request->reply.failed || request->rows.failed || request->seen.failed))
         return fault(ENOMEM, "make an answer");
     return r;
 }
@@ -219,6 +221,8 @@ static bool begin_store(struct request *request, enum request_stage *ret)
     }
     if (!method->again && (!first || (request->outcome = find_store(request))))
         return false;
+    if (method->recall && method->recall(request))
+        return false;
     request->outcome = submit(request);
     *ret = REQUEST_WAIT;
     return request->outcome == 0;
@@ -250,13 +254,15 @@ enum request_stage request_step(struct request *request)
             request->outcome = read_parameters(request);
         if (begin_prepare(request, &next))
             return next;
-        /* fall through */
+        __attribute__((fallthrough));
     case STAGE_PREPARE:
         if (begin_store(request, &next))
             return next;
         break;
     case STAGE_STORE:
         request->outcome = request->job.outcome;
+        if (request->method->learn)
+            request->method->learn(request);
         if (begin_store(request, &next))
             return next;
         break;

@@ -21,6 +21,7 @@
 #include "store/store.h"
 
 struct config;
+struct memory;
 struct method;
 
 /* What methods may know of the daemon around them. Owned by main; the loop thread. */
@@ -29,6 +30,7 @@ struct daemon {
     char instance[RANDOM_ID_SIZE + 1]; /* kept with the data */
     uint64_t started_us;               /* monotonic */
     uint64_t n_connections;
+    struct memory *memory; /* of recent histories */
     struct {
         const char *name, *version;
     } libraries[5];
@@ -55,13 +57,21 @@ struct details {
     uint64_t revision, epoch; /* with CONFLICT */
 };
 
+/* An item that get_items has read, for the memory of histories. */
+struct seen_row {
+    uint64_t seq;
+    size_t end;  /* in request->rows */
+    size_t size; /* of its text */
+};
+
 struct request {
     struct job job;   /* first: a lane's job is a request */
     struct list link; /* in its connection's list; the connection's */
     void *connection; /* where the answer goes; NULL once that is closed. The connection's */
     struct daemon *daemon;
     struct owner *owner;
-    char *frame; /* owned; every slice below points into it */
+    bool in_order; /* its connection has no other request under way: it need not wait its turn */
+    char *frame;   /* owned; every slice below points into it */
     size_t frame_size;
     struct message message;
     const struct method *method;
@@ -69,12 +79,15 @@ struct request {
     unsigned char fingerprint[FINGERPRINT_SIZE];
     struct store *store; /* the one it works on; NULL: none */
     char backup_id[RANDOM_ID_SIZE + 1];
-    uint64_t n;             /* rows packed so far */
-    struct buf rows;        /* and they themselves */
-    uint64_t n_kept;        /* rows that earlier jobs packed: a job that runs twice begins after them */
-    size_t rows_kept;       /* and their bytes */
-    struct buf reply;       /* the whole answer, made before the commit */
-    struct details details; /* of a refusal */
+    uint64_t n;                  /* rows packed so far */
+    struct buf rows;             /* and they themselves */
+    uint64_t n_kept;             /* rows that earlier jobs packed: a job that runs twice begins after them */
+    size_t rows_kept;            /* and their bytes */
+    struct buf seen;             /* of get_items: struct seen_row for each row */
+    struct selection_result got; /* of get_items, */
+    struct change_result done;   /* of a change: what the job brought back */
+    struct buf reply;            /* the whole answer, made before the commit */
+    struct details details;      /* of a refusal */
     enum {
         STAGE_CHECK,
         STAGE_PREPARE,

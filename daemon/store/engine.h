@@ -73,7 +73,7 @@ struct store_sizes {
 };
 
 /* Return: 0 to go on, or a fault that ends the operation and is what it returns. */
-typedef int (*item_fn)(void *arg, struct slice item);
+typedef int (*item_fn)(void *arg, uint64_t seq, struct slice item);
 typedef int (*session_fn)(void *arg, const struct session_info *session);
 
 struct engine_table {

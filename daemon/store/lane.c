@@ -125,6 +125,7 @@ static void move_store(struct lanes *lanes, struct lane_store *store)
 
     store->lane = to;
     store->quarantined = falls_ill;
+    store->quarantines += falls_ill;
     log_line(falls_ill ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO, "%s store=\"%s\"",
              falls_ill ? "store_quarantined" : "store_recovered", store->directory ? store->directory : "memory");
 

@@ -68,6 +68,7 @@ struct lane_store {
     bool tend;             /* housekeeping has more to do */
     bool away;             /* under the lane's lock: on its way to the other lane, no batch takes it */
     bool quarantined;      /* the loop's: changes are refused */
+    unsigned quarantines;  /* the loop's: how often it was; what was known of it before is not to be trusted */
     struct list moving;    /* in the list of stores that are away, under its lock */
 };
 

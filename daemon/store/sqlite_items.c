@@ -164,7 +164,7 @@ static int receipt_read(struct engine *engine, const struct change *change, stru
     if (receipt->same && receipt->operation == OPERATION_POP) {
         receipt->erased = !body.data;
         if (body.data && item)
-            r = item(arg, body);
+            r = item(arg, receipt->seq, body);
     }
     sqlite3_reset(get);
     return r;
@@ -423,7 +423,7 @@ int sqlite_pop_item(struct engine *engine, const struct change *change, item_fn 
     w.session.bytes -= body.size;
     change_counts(&w);
     /* The receipt has to be able to say what was taken; without a key nobody can ask. */
-    r = item(arg, body);
+    r = item(arg, ret->first_seq, body);
     if (r == 0)
         r = log_append(&w, OPERATION_POP, ret->first_seq, change->key.data ? body : (struct slice){0});
     sqlite3_reset(last);
@@ -559,7 +559,7 @@ static int give_items(struct engine *engine, const struct selection *selection, 
         ret->last_seq = column_number(get, 0);
         if (ret->n++ == 0)
             ret->first_seq = ret->last_seq;
-        if ((r = item(arg, body)))
+        if ((r = item(arg, ret->last_seq, body)))
             break;
     }
     sqlite3_reset(get);

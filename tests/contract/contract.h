@@ -220,10 +220,11 @@ static inline int replace_texts(struct fixture *f, struct change change, struct 
 #define replace(f, change, from_seq, ...) replace_texts(f, change, from_seq, TEXTS(__VA_ARGS__))
 #define FROM_START ((struct number){0})
 
-static inline int on_row(void *arg, struct slice item)
+static inline int on_row(void *arg, uint64_t seq, struct slice item)
 {
     struct fixture *f = arg;
 
+    (void)seq;
     if (f->n_rows++ > 0)
         buf_append(&f->text, " ", 1);
     buf_append(&f->text, item.data, item.size);
@@ -273,7 +274,7 @@ static inline struct selection of(const char *session)
 
 static inline int on_session(void *arg, const struct session_info *session)
 {
-    return on_row(arg, session->id);
+    return on_row(arg, 0, session->id);
 }
 
 static inline int list(struct fixture *f, struct session_range range, bool *ret_more)

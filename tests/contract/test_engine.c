@@ -513,8 +513,9 @@ static void test_reading_what_never_was_creates_nothing(void **state)
     assert_int_equal(sizes(f).sessions, 0);
 }
 
-static int on_row_that_fails(void *arg, struct slice item)
+static int on_row_that_fails(void *arg, uint64_t seq, struct slice item)
 {
+    (void)seq;
     (void)item;
     return ++*(int *)arg == 2 ? -ENOMEM : 0;
 }

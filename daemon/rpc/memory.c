@@ -1,0 +1,342 @@
+#include "rpc/memory.h"
+
+#include <errno.h>
+#include <search.h>
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "rpc/methods.h"
+
+/* One item in a history's packed bytes. */
+struct row {
+    uint64_t seq;
+    size_t end;     /* of its packed bytes */
+    uint64_t texts; /* bytes of the texts up to its end */
+};
+
+struct history {
+    struct list link; /* in memory->recent, the one used last at the end */
+    const struct store *store;
+    struct slice session; /* owned */
+    unsigned quarantines; /* of the store, at the beginning */
+    uint64_t revision, epoch, head_seq;
+    struct row *rows; /* owned; all live items of the session */
+    size_t n, capacity;
+    struct buf packed; /* the items, each as MessagePack's str */
+    size_t charged;    /* bytes that count as its own */
+};
+
+struct memory {
+    void *by_session; /* tsearch */
+    struct list recent;
+    uint64_t bytes_max;
+    struct memory_use use;
+};
+
+/* ---- histories ---- */
+
+static int compare(const void *a, const void *b)
+{
+    const struct history *x = a, *y = b;
+
+    if (x->store != y->store)
+        return x->store < y->store ? -1 : 1;
+    if (x->session.size != y->session.size)
+        return x->session.size < y->session.size ? -1 : 1;
+    return memcmp(x->session.data, y->session.data, x->session.size);
+}
+
+static void history_free(struct history *history)
+{
+    free((char *)history->session.data);
+    free(history->rows);
+    buf_deinit(&history->packed);
+    free(history);
+}
+
+static void forget(struct memory *memory, struct history *history)
+{
+    if (!history)
+        return;
+    list_remove(&history->link);
+    tdelete(history, &memory->by_session, compare);
+    memory->use.bytes -= history->charged;
+    memory->use.sessions--;
+    history_free(history);
+}
+
+static struct history *find(struct memory *memory, const struct request *request)
+{
+    struct history wanted = {.store = request->store, .session = request->params.session}, **found;
+
+    found = tfind(&wanted, &memory->by_session, compare);
+    if (found && (*found)->quarantines != request->store->lane.quarantines) {
+        forget(memory, *found); /* its store may have come back with less */
+        return NULL;
+    }
+    return found ? *found : NULL;
+}
+
+/* Return: NULL if there is no memory for it, which is no fault: the lane can be asked. */
+static struct history *begin(struct memory *memory, const struct request *request)
+{
+    struct slice session = request->params.session;
+    struct history *history = calloc(1, sizeof(*history));
+    char *copy = malloc(session.size);
+
+    if (history && copy) {
+        memcpy(copy, session.data, session.size);
+        history->session = (struct slice){copy, session.size};
+        history->store = request->store;
+        history->quarantines = request->store->lane.quarantines;
+        if (tsearch(history, &memory->by_session, compare)) {
+            list_append(&memory->recent, &history->link);
+            memory->use.sessions++;
+            return history;
+        }
+    }
+    free(history);
+    free(copy);
+    return NULL;
+}
+
+static bool add_row(struct history *history, uint64_t seq, size_t packed_end, size_t text_size)
+{
+    size_t capacity = history->capacity ? 2 * history->capacity : 16;
+    struct row *rows;
+
+    if (history->n == history->capacity) {
+        rows = realloc(history->rows, capacity * sizeof(*rows));
+        if (!rows)
+            return false;
+        history->rows = rows;
+        history->capacity = capacity;
+    }
+    history->rows[history->n] = (struct row){
+        .seq = seq,
+        .end = packed_end,
+        .texts = (history->n ? history->rows[history->n - 1].texts : 0) + text_size,
+    };
+    history->n++;
+    return true;
+}
+
+static bool add_item(struct history *history, uint64_t seq, struct slice item)
+{
+    pack_text(&history->packed, item);
+    return !history->packed.failed && add_row(history, seq, history->packed.size, item.size);
+}
+
+/* Counts what it holds, and makes room by forgetting what was not used for longest. */
+static void settle(struct memory *memory, struct history *history)
+{
+    size_t now =
+        sizeof(*history) + history->session.size + history->capacity * sizeof(struct row) + history->packed.capacity;
+
+    memory->use.bytes += now - history->charged;
+    history->charged = now;
+    list_remove(&history->link);
+    list_append(&memory->recent, &history->link);
+    while (memory->use.bytes > memory->bytes_max && !list_is_empty(&memory->recent))
+        forget(memory, CONTAINER_OF(memory->recent.next, struct history, link));
+}
+
+/* ---- recalling ---- */
+
+/* The first row whose seq is not less. */
+static size_t row_at(const struct history *history, uint64_t seq)
+{
+    size_t low = 0, high = history->n;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (history->rows[middle].seq < seq)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* Where an answer that begins with row `from` has to end: the longest within the limits, but one row at least. */
+static size_t answer_end(const struct history *history, size_t from, size_t to, uint64_t max_bytes)
+{
+    uint64_t before = from ? history->rows[from - 1].texts : 0;
+    size_t low = from + 1, high = to - from > PROTO_ANSWER_ITEMS_MAX ? from + PROTO_ANSWER_ITEMS_MAX : to;
+
+    while (low < high) {
+        size_t middle = low + (high - low + 1) / 2;
+
+        if (history->rows[middle - 1].texts - before <= max_bytes)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return low;
+}
+
+static void answer(struct request *request, const struct history *history)
+{
+    const struct params *params = &request->params;
+    size_t from = params->after.value >= PROTO_NUMBER_MAX ? history->n : row_at(history, params->after.value + 1);
+    size_t to = params->before.present ? row_at(history, params->before.value) : history->n, end;
+    struct selection_result got = {
+        .head_seq = history->head_seq, .revision = history->revision, .epoch = history->epoch};
+    struct slice rows = {"", 0};
+
+    if (from > to)
+        from = to;
+    if (params->limit.present && to - from > params->limit.value)
+        from = to - params->limit.value;
+    if (from < to) {
+        end = answer_end(history, from, to, params->max_bytes.present ? params->max_bytes.value : PROTO_ANSWER_MAX);
+        rows.data = history->packed.data + (from ? history->rows[from - 1].end : 0);
+        rows.size = (size_t)(history->packed.data + history->rows[end - 1].end - rows.data);
+        got.n = end - from;
+        got.first_seq = history->rows[from].seq;
+        got.last_seq = history->rows[end - 1].seq;
+        got.more = end < to;
+    }
+    get_items_answer(request, &got, rows);
+}
+
+bool memory_recall(struct request *request)
+{
+    struct memory *memory = request->daemon->memory;
+    struct history *history = request->in_order ? find(memory, request) : NULL;
+
+    if (!history) {
+        memory->use.misses++;
+        return false;
+    }
+    memory->use.hits++;
+    list_remove(&history->link);
+    list_append(&memory->recent, &history->link);
+    if (request->params.if_epoch.present && request->params.if_epoch.value != history->epoch)
+        request->outcome = conflict_refuse(request, history->revision, history->epoch);
+    else
+        answer(request, history);
+    return true;
+}
+
+/* ---- learning ---- */
+
+static bool is_whole_history(const struct request *request)
+{
+    const struct params *params = &request->params;
+
+    return !params->limit.present && !params->before.present && params->after.value == 0 && !request->got.more &&
+           !request->got.missing && request->got.revision > 0;
+}
+
+/* A whole history has been read. Its rows take the place of what was known. */
+static void learn_reading(struct memory *memory, struct request *request)
+{
+    struct history *history = find(memory, request);
+    const struct seen_row *row;
+    bool done = true;
+
+    if (history && history->revision >= request->got.revision)
+        return;
+    forget(memory, history);
+    if (!is_whole_history(request) || request->rows.size > memory->bytes_max / 8)
+        return;
+    history = begin(memory, request);
+    if (!history)
+        return;
+    history->revision = request->got.revision;
+    history->epoch = request->got.epoch;
+    history->head_seq = request->got.head_seq;
+    for (size_t i = 0; done && i < request->n; i++) {
+        row = (const struct seen_row *)request->seen.data + i;
+        done = add_row(history, row->seq, row->end, row->size);
+    }
+    buf_append(&history->packed, request->rows.data, request->rows.size);
+    if (!done || history->packed.failed)
+        forget(memory, history);
+    else
+        settle(memory, history);
+}
+
+static void learn_adding(struct memory *memory, struct request *request, struct history *history)
+{
+    const struct change_result *done = &request->done;
+    const struct text_list *items = &request->params.items;
+    bool fits = true;
+
+    if (items->n == 0)
+        return;
+    if (!history && done->revision == 1) /* it has just begun: this is all of it */
+        history = begin(memory, request);
+    if (!history)
+        return;
+    for (size_t i = 0; fits && i < items->n; i++)
+        fits = add_item(history, done->first_seq + i, items->texts[i]);
+    history->revision = done->revision;
+    history->epoch = done->epoch;
+    history->head_seq = done->last_seq;
+    if (!fits || history->packed.size > memory->bytes_max / 8)
+        forget(memory, history);
+    else
+        settle(memory, history);
+}
+
+static void learn_change(struct memory *memory, struct request *request)
+{
+    struct history *history = find(memory, request);
+    const struct change_result *done = &request->done;
+
+    if (done->repeated) {
+        /* Nothing was done now. But what is repeated may have been uncertain before, and never learnt. */
+        if (history && done->revision > history->revision)
+            forget(memory, history);
+    } else if (request->method->run != add_items_run) {
+        forget(memory, history); /* items were removed: the next reader will tell */
+    } else if (history && request->params.items.n && done->revision != history->revision + 1) {
+        forget(memory, history);
+    } else {
+        learn_adding(memory, request, history);
+    }
+}
+
+void memory_learn(struct request *request)
+{
+    struct memory *memory = request->daemon->memory;
+    bool is_change = request->method->kind == JOB_CHANGE;
+
+    if (request->outcome == 0 && is_change)
+        learn_change(memory, request);
+    else if (request->outcome == 0)
+        learn_reading(memory, request);
+    else if (is_change && (request->outcome < 0 || request->outcome == SESSIOND_UNCERTAIN))
+        forget(memory, find(memory, request));
+}
+
+/* ---- life ---- */
+
+int memory_open(struct memory **ret, uint64_t bytes_max)
+{
+    struct memory *memory = calloc(1, sizeof(*memory));
+
+    if (!memory)
+        return fault(ENOMEM, "memory of histories");
+    list_init(&memory->recent);
+    memory->bytes_max = bytes_max;
+    *ret = memory;
+    return 0;
+}
+
+void memory_close(struct memory *memory)
+{
+    if (!memory)
+        return;
+    while (!list_is_empty(&memory->recent))
+        forget(memory, CONTAINER_OF(memory->recent.next, struct history, link));
+    free(memory);
+}
+
+struct memory_use memory_use(const struct memory *memory)
+{
+    return memory->use;
+}
