@@ -384,6 +384,15 @@ static void engine_freep(struct engine **engine)
         engine_free(*engine);
 }
 
+/* Writes back what an earlier process has left in the log. On a full disk that has to wait: the store can be read all
+ * the same, and what is removed from it makes room. */
+static int empty_log(struct engine *engine)
+{
+    int r = engine->is_volatile ? 0 : sqlite_checkpoint(engine);
+
+    return r == SESSIOND_FULL ? 0 : r;
+}
+
 static int sqlite_open(struct engine **ret, const char *directory, const struct config *config)
 {
     _cleanup_(engine_freep) struct engine *engine = calloc(1, sizeof(*engine));
@@ -402,7 +411,7 @@ static int sqlite_open(struct engine **ret, const char *directory, const struct 
     if ((!engine->is_volatile && (r = file_make_directory(directory))) || (r = open_head(engine)) ||
         (r = open_database(engine)) || (r = schema_migrate(engine->db, engine->path)) ||
         (r = settle_database(engine)) || (r = prepare_statements(engine)) || (r = read_counters(engine)) ||
-        (r = sqlite_head_compare(engine)) || (!engine->is_volatile && (r = sqlite_checkpoint(engine))))
+        (r = sqlite_head_compare(engine)) || (r = empty_log(engine)))
         return r;
     sqlite3_db_config(engine->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
     *ret = TAKE(engine);
