@@ -48,6 +48,8 @@ struct fixture {
     size_t n_rows;
 };
 
+static const char *scratch_directory = "/tmp"; /* a suite may choose another, before its tests begin */
+
 /* ---- life ---- */
 
 static inline void must(int r)
@@ -96,7 +98,7 @@ static inline int set_up_closed(void **state)
     f->table = kind->table;
     f->on_disk = kind->on_disk;
     config_init(&f->config);
-    (void)snprintf(f->top, sizeof(f->top), "/tmp/sd-XXXXXX");
+    (void)snprintf(f->top, sizeof(f->top), "%s/sd-XXXXXX", scratch_directory);
     if (!mkdtemp(f->top))
         return -1;
     (void)snprintf(f->directory, sizeof(f->directory), "%s/store", f->top);
