@@ -125,3 +125,10 @@ def test_what_is_not_built_is_named(show, tmp_path):
     status, _, errors = show(SESSIOND_BUILD=str(tmp_path)).end()
     assert status == 1
     assert f"{tmp_path}/sessiond" in errors and "make demo" in errors
+
+
+def test_with_a_key_the_configured_model_is_asked(show, endpoint):
+    status, output, errors = show(OPENAI_API_KEY="x", OPENAI_BASE_URL=endpoint.base_url).end()
+    assert (status, errors) == (0, "")
+    assert "The model: the real one" in output
+    assert len(endpoint.requests) == len(ANSWERS)
