@@ -109,8 +109,14 @@ struct slice sqlite_column_slice(sqlite3_stmt *statement, int index)
 
 /* ---- transactions ---- */
 
+/* Nothing is built on a log that opening could not write back: its syncs may have failed before, and then the kernel
+ * calls pages clean that are not. */
 static int sqlite_begin(struct engine *engine, bool writes)
 {
+    int r = writes && engine->log_is_old ? sqlite_checkpoint(engine) : 0;
+
+    if (r)
+        return r;
     return sqlite_run(engine, sqlite_use(engine, writes ? SQL_BEGIN_WRITE : SQL_BEGIN_READ));
 }
 
@@ -384,12 +390,16 @@ static void engine_freep(struct engine **engine)
         engine_free(*engine);
 }
 
-/* Writes back what an earlier process has left in the log. On a full disk that has to wait: the store can be read all
- * the same, and what is removed from it makes room. */
+/* Writes back what an earlier process, or the time before an I/O error, has left in the log. On a full disk that has to
+ * wait for the first change: the store can be read all the same. */
 static int empty_log(struct engine *engine)
 {
-    int r = engine->is_volatile ? 0 : sqlite_checkpoint(engine);
+    int r;
 
+    if (engine->is_volatile)
+        return 0;
+    engine->log_is_old = true;
+    r = sqlite_checkpoint(engine);
     return r == SESSIOND_FULL ? 0 : r;
 }
 

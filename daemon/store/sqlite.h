@@ -106,6 +106,7 @@ struct engine {
     struct counters clocked;        /* at the last row of `clock` */
     uint64_t clocked_s;             /* its uptime */
     int log_pages;                  /* in the write-ahead log */
+    bool log_is_old;                /* some of it is from before the opening */
     sqlite3_backup *backup;         /* an unfinished copy, NULL: none */
     sqlite3 *backup_db;             /* its file */
 };

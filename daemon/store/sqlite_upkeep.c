@@ -26,6 +26,7 @@ int sqlite_checkpoint(struct engine *engine)
     if (rc != SQLITE_OK)
         return sqlite_fault(engine, rc, "checkpoint");
     engine->log_pages = 0;
+    engine->log_is_old = false;
     sqlite_head_sync(engine);
     return 0;
 }
