@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""Many processes that append at the same time: 64 of them, 1,000 single items each, through the Python client of
+sessiond and through the Agents SDK's SQLiteSession, first to a session each, then all to one.
+
+    many.py [--processes 64] [--items 1000] sessiond SOCKET | sqlite FILE
+
+Prints a JSON object a case: how long it took from the common start to the last end, calls a second, the median and the
+worst call, the calls that failed, by error, and how many acknowledged items are lost, and how many doubled. A process
+that is not through after LIMIT_S stops, and its calls that are left count as not made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from python_sessions import KINDS, Session
+
+
+LIMIT_S = 600
+
+
+async def append(session: Session, process: int, items: int) -> dict[str, Any]:
+    """What one process does. An error is counted, and the next item is tried: as a program that logs and goes on."""
+    acknowledged: list[int] = []
+    took_ns: list[int] = []
+    errors: collections.Counter[str] = collections.Counter()
+    end_ns = time.monotonic_ns() + LIMIT_S * 1_000_000_000
+    for i in range(items):
+        if time.monotonic_ns() > end_ns:
+            break
+        item = {"role": "user", "content": "x" * 400, "process": process, "number": i}
+        begun = time.monotonic_ns()
+        try:
+            await session.add_items([item])
+        except Exception as error:
+            errors[f"{type(error).__name__}: {error}"] += 1
+        else:
+            acknowledged.append(i)
+        took_ns.append(time.monotonic_ns() - begun)
+    session.close()
+    return {"acknowledged": acknowledged, "took_ns": took_ns, "errors": errors, "ended_ns": time.monotonic_ns()}
+
+
+def child(session: Session, process: int, items: int, start_fd: int, out_fd: int) -> None:
+    """In the forked process: wait for the common start, work, write the result."""
+    os.read(start_fd, 1)
+    result = asyncio.run(append(session, process, items))
+    with os.fdopen(out_fd, "w") as out:
+        json.dump(result, out)
+
+
+def fork_all(make: Callable[[str], Session], name: Callable[[int], str], processes: int, items: int) -> Iterator[Any]:
+    """Start them at the same instant: all wait on one pipe, whose end is closed. Yields the start, then each result."""
+    start_read, start_write = os.pipe()
+    pipes = []
+    for process in range(processes):
+        out_read, out_write = os.pipe()
+        if os.fork() == 0:
+            status = 1
+            try:
+                os.close(start_write)
+                child(make(name(process)), process, items, start_read, out_write)
+                status = 0
+            finally:
+                os._exit(status)
+        os.close(out_write)
+        pipes.append(out_read)
+    started = time.monotonic_ns()
+    os.close(start_write)
+    os.close(start_read)
+    yield started
+    for pipe in pipes:
+        with os.fdopen(pipe) as file:
+            yield json.load(file)
+    for _ in range(processes):
+        os.wait()
+
+
+async def stored_items(make: Callable[[str], Session], session_ids: set[str]) -> collections.Counter[tuple[int, int]]:
+    stored: collections.Counter[tuple[int, int]] = collections.Counter()
+    for session_id in sorted(session_ids):
+        session = make(session_id)
+        stored.update((item["process"], item["number"]) for item in await session.get_items())
+        session.close()
+    return stored
+
+
+def run_case(case: str, make: Callable[[str], Session], processes: int, items: int) -> dict[str, Any]:
+    def name(process: int) -> str:
+        return "all" if case == "all to one session" else f"own-{process}"
+
+    started, *results = fork_all(make, name, processes, items)
+    seconds = (max(result["ended_ns"] for result in results) - started) / 1e9
+    took = sorted(ns for result in results for ns in result["took_ns"])
+    acknowledged = {(process, i) for process, result in enumerate(results) for i in result["acknowledged"]}
+    errors = sum((collections.Counter(result["errors"]) for result in results), collections.Counter[str]())
+    stored = asyncio.run(stored_items(make, {name(process) for process in range(processes)}))
+    return {
+        "case": case,
+        "calls": len(took),
+        "not_made": processes * items - len(took),
+        "seconds": round(seconds, 2),
+        "rate": round(len(took) / seconds),
+        "median_ms": round(took[len(took) // 2] / 1e6, 2),
+        "worst_ms": round(took[-1] / 1e6, 1),
+        "errors": errors.total(),
+        "error_texts": dict(errors.most_common(3)),
+        "lost": len(acknowledged - set(stored)),
+        "doubled": sum(count - 1 for count in stored.values()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, default=64)
+    parser.add_argument("--items", type=int, default=1000)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("where", help="the database's file, or the daemon's socket")
+    arguments = parser.parse_args()
+    make = KINDS[arguments.kind](arguments.where)
+    for case in ("a session each", "all to one session"):
+        print(json.dumps(run_case(case, make, arguments.processes, arguments.items)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
