@@ -95,8 +95,9 @@ static const struct command {
     {"info", "", 0, 0, OF_THE_DAEMON, command_info, NULL, "what the daemon says of itself", ""},
     {"backup", "FILE", 1, 1, OF_A_STORE, command_backup, NULL,
      "a verified copy of the store, while the daemon works on",
-     "FILE takes its name, in place of an older one, when it is whole and on disk. To restore, stop the daemon\n"
-     "and put FILE in the place of the store's file, without the -wal file beside it.\n"},
+     "FILE takes its name, in place of an older one, when it is whole and on disk. To restore, stop the daemon,\n"
+     "put FILE in the place of the store's items.db and remove items.db-wal and items.head beside it. (With\n"
+     "items.head there, an older copy is noticed and changes are refused as rolled_back.)\n"},
     {"verify", "FILE", 1, 1, 0, NULL, command_verify, "is this a whole and undamaged store?", ""},
     {"run", "-- COMMAND ...", 1, ARGUMENTS_MANY, 0, NULL, command_run,
      "a private daemon for one command, for tests and CI",
