@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
+from hypothesis import settings
 from sessiond import AsyncClient, Client
+
+# No deadline: a slow machine is no failure. No database: nothing is left in the directory of the caller.
+settings.register_profile("sessiond", deadline=None, database=None, max_examples=50)
+settings.load_profile("sessiond")
 
 
 class LoopThread:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pathlib
 import socket
@@ -20,6 +21,7 @@ from sessiond import (
     InvalidError,
     NotRunningError,
     SessiondError,
+    SessiondSession,
     TooLargeError,
     UncertainError,
     UnreachableError,
@@ -424,7 +426,7 @@ def test_pages_are_read_as_the_history_stood_at_first(make_client: MakeClient, p
 
     with ScriptedServer(path, [script]):
         read = make_client(path).get_items("s", limit=5, store="x")
-    assert read == (["1", "2", "3", "4", "5"], 11, 15, 15, 15, 1, False)
+    assert read == (["1", "2", "3", "4", "5"], 11, 15, 15, 15, 1, False, 0)
     assert asked == [
         {"session": "s", "limit": 5, "store": "x"},
         {"session": "s", "after": 12, "before": 16, "if_epoch": 1, "store": "x"},
@@ -509,6 +511,32 @@ def test_all_sessions_are_listed_page_by_page(make_client: MakeClient, path: str
     with ScriptedServer(path, [script]):
         listed = make_client(path).list_sessions(prefix="u")
     assert [session.id for session in listed.sessions] == ["u1", "u2", "u3"] and not listed.more
+
+
+def test_a_loss_in_the_store_is_told_with_the_history(make_client: MakeClient, path: str) -> None:
+    def script(peer: Peer) -> None:
+        peer.hello()
+        peer.answer(peer.request("get_items"), **page(["{}"], 1, head=2, more=True), missing=3)
+        peer.answer(peer.request("get_items"), **page(["{}"], 2, head=2, more=False), missing=3)
+
+    with ScriptedServer(path, [script]):
+        read = make_client(path).get_items("s")
+    assert (read.items, read.missing) == (["{}", "{}"], 3)
+
+
+def test_a_session_warns_once_of_a_loss_in_its_store(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    def script(peer: Peer) -> None:
+        peer.hello()
+        for _ in range(2):
+            peer.answer(peer.request("get_items"), **page(["{}"], 1, head=2, more=False), missing=3)
+
+    async def main() -> None:
+        session = SessiondSession("s", socket=path)
+        assert await session.get_items() == await session.get_items() == [{}]
+
+    with ScriptedServer(path, [script]):
+        asyncio.run(main())
+    assert caplog.text.count("lost 3 acknowledged") == 1
 
 
 # ---- use after close ----

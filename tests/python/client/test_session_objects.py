@@ -67,7 +67,7 @@ STEPS = st.lists(
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(steps=STEPS, limit=st.sampled_from([None, 0, 1, 2, -1]))
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_sequence_of_calls_returns_what_sqlite_session_returns(
     daemon: Any, kind: str, steps: Any, limit: Any
 ) -> None:

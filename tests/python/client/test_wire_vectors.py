@@ -105,10 +105,11 @@ def test_results_become_our_types(vector: Any) -> None:
             assert typed.erased is bool(result.get("erased"))
         elif field == "sessions":
             assert [dataclasses.asdict(session) for session in typed.sessions] == result["sessions"]
-        elif field == "stores" and method == "list_stores":
+        elif field == "stores":
             assert [store._asdict() for store in typed.stores] == result["stores"]
         else:
-            assert getattr(typed, field) == result[field]
+            absent: Any = {"missing": 0, "histories": {}}
+            assert getattr(typed, field) == result.get(field, absent.get(field))
 
 
 @by_name([v for v in RESPONSES if v["meaning"]["error"] is not None])

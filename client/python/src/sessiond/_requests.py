@@ -42,6 +42,7 @@ PROTOCOL = [1, 1]
 FRAME_HEAD_MAX = 7
 """Bytes before the method's name: an array of four, a zero, a msgid of 32 bits."""
 
+INFO_PLAIN = [name for name in Info._fields if name not in ("histories", "stores")]
 SESSION_FIELDS = [field.name for field in dataclasses.fields(SessionInfo)]
 
 CLIENT_NAME = f"sessiond-python {__version__}"
@@ -124,7 +125,16 @@ def get_items(
 
 
 def _items(r: dict[str, Any]) -> Items:
-    return Items(r["items"], r["first_seq"], r["last_seq"], r["head_seq"], r["revision"], r["epoch"], r["more"])
+    return Items(
+        r["items"],
+        r["first_seq"],
+        r["last_seq"],
+        r["head_seq"],
+        r["revision"],
+        r["epoch"],
+        r["more"],
+        r.get("missing", 0),
+    )
 
 
 def list_sessions(
@@ -142,7 +152,11 @@ def list_stores() -> Request[StoreList]:
 
 
 def _store_list(r: dict[str, Any]) -> StoreList:
-    return StoreList([StoreInfo(*(s[name] for name in StoreInfo._fields)) for s in r["stores"]])
+    return StoreList(_stores(r))
+
+
+def _stores(r: dict[str, Any]) -> list[StoreInfo]:
+    return [StoreInfo(*(s[name] for name in StoreInfo._fields)) for s in r["stores"]]
 
 
 # ---- the daemon ----
@@ -170,7 +184,8 @@ def info() -> Request[Info]:
 
 
 def _info(r: dict[str, Any]) -> Info:
-    return Info(*(r[name] for name in Info._fields))
+    plain = {name: r[name] for name in INFO_PLAIN}
+    return Info(**plain, histories=r.get("histories", {}), stores=_stores(r))
 
 
 # ---- changes ----

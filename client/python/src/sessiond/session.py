@@ -12,6 +12,7 @@ texts are. `SessiondSession` joins the two by a `DaemonHistory`.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable
@@ -39,6 +40,8 @@ T = TypeVar("T")
 Self = TypeVar("Self", bound="AgentSession")
 
 NUMBER_MAX = 2**53 - 1
+
+logger = logging.getLogger("sessiond")
 
 
 # ---- where histories are ----
@@ -84,6 +87,7 @@ class DaemonHistory:
         self._socket = socket
         self._retry_seconds = retry_seconds
         self._client = shared_client(socket)
+        self._told_missing = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.session, self.store, self._socket, self._retry_seconds)
@@ -95,7 +99,11 @@ class DaemonHistory:
         return await self._client._read(Reading(self.session, store=self.store, **selection), self._retry_seconds)
 
     async def read(self, limit: int | None) -> list[str]:
-        return (await self._select(limit=limit)).items
+        read = await self._select(limit=limit)
+        if read.missing and not self._told_missing:
+            self._told_missing = True
+            logger.warning("%s: the store %s has lost %d acknowledged changes", self.session, self.store, read.missing)
+        return read.items
 
     async def add(self, texts: list[str]) -> None:
         await self._call(_requests.add_items(self.session, texts, store=self.store))

@@ -60,6 +60,9 @@ class Items(NamedTuple):
     epoch: int
     more: bool
     """The selection goes on after last_seq. Only where max_bytes asked for one page."""
+    missing: int = 0
+    """How many rows of the store's log (an item or a removal each) were acknowledged and are not there: damage, or an
+    old copy in its place. Changes raise RolledBackError until somebody has looked at it."""
 
 
 class Added(NamedTuple):
@@ -135,10 +138,16 @@ class StoreInfo(NamedTuple):
 
     name: str
     engine: str
+    durability: str
+    """Either full, or volatile: ends with the daemon."""
     sessions: int | None
-    """None: the store cannot be opened at the moment."""
-    bytes: int
-    """On disk."""
+    """None, as the next three: the store cannot be opened at the moment."""
+    bytes: int | None
+    """Of the database."""
+    log_bytes: int | None
+    """In its write-ahead log."""
+    missing: int | None
+    """Rows that were acknowledged and are not there; 0: nothing is missing."""
 
 
 class StoreList(NamedTuple):
@@ -173,5 +182,7 @@ class Info(NamedTuple):
     connections: int
     libraries: Mapping[str, str]
     settings: Mapping[str, Any]
-    stores: list[Mapping[str, Any]]
-    """Of the open stores of this owner: name, engine, durability, sessions, bytes, log_bytes."""
+    histories: Mapping[str, int]
+    """What is kept in memory for reading: bytes, sessions, hits, misses."""
+    stores: list[StoreInfo]
+    """As list_stores tells them."""
