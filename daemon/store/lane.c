@@ -30,6 +30,7 @@ struct lane {
     struct list ready;    /* stores with waiting jobs, in turn */
     size_t n_jobs, bytes; /* waiting */
     bool stopping;
+    bool ended; /* its thread touches nothing any more */
 
     /* The lane's own. */
     bool is_infirmary;
@@ -85,11 +86,12 @@ static struct lane *infirmary(struct lanes *lanes)
     return &lanes->lane[lanes->n - 1];
 }
 
-/* On a lane that is done with the store for now: the loop puts it on the other one, with all that waits for it. */
+/* The loop puts the store on the other lane, with all that waits for it. This lane must not touch it any more. */
 static void send_away(struct lane *lane, struct lane_store *store)
 {
     struct lanes *lanes = lane->lanes;
 
+    store->ill = false;
     pthread_mutex_lock(&lane->lock);
     store->away = true;
     list_remove(&store->ready);
@@ -215,13 +217,20 @@ static int open_store(struct lane *lane, struct lane_store *store)
 }
 
 /* After an I/O error nothing that the engine holds in memory is trusted: it is closed without touching its files. */
-static bool close_if_broken(struct lane *lane, struct lane_store *store)
+static void close_if_broken(struct lane *lane, struct lane_store *store)
 {
     if (!store->engine || !store->table->is_broken(store->engine))
-        return false;
+        return;
     close_store(lane, store);
-    if (!lane->is_infirmary)
-        send_away(lane, store);
+    store->ill = true;
+}
+
+/* The last thing in a store's turn. Return: whether it has left. */
+static bool leaves_if_ill(struct lane *lane, struct lane_store *store)
+{
+    if (!store->ill)
+        return false;
+    send_away(lane, store);
     return true;
 }
 
@@ -302,7 +311,7 @@ static void run_alone(struct lane *lane, struct lane_store *store, struct list *
     struct job *job = job_of(one->next);
     int r = store->engine ? run_together(store, one) : SESSIOND_UNAVAILABLE;
 
-    if (r == SESSIOND_FULL && job->frees && ballast_release(lane->lanes->ballast))
+    if (r == SESSIOND_FULL && job->frees && store->directory && ballast_release(lane->lanes->ballast))
         r = run_together(store, one);
     if (r)
         job->outcome = r;
@@ -358,28 +367,28 @@ static void run_batch(struct lane *lane, struct lane_store *store, struct list *
 
 /* ---- between batches ---- */
 
+static void take_step(struct lane *lane, struct lane_store *store)
+{
+    struct job *job = store->steps;
+    bool more = false;
+    int r = job->run(job, store->table, store->engine, &more);
+
+    if (r == 0 && more)
+        return;
+    store->steps = NULL;
+    job->outcome = r;
+    hand_back_one(lane->lanes, job);
+}
+
 /* One step of housekeeping and one of a long job. Return: whether there is more to do for this store. */
 static bool tend_store(struct lane *lane, struct lane_store *store)
 {
-    bool more = false;
-    struct job *job;
-    int r;
-
-    if (!store->engine)
-        return false;
-    if (store->table->tend(store->engine, &store->tend))
+    if (store->engine && store->table->tend(store->engine, &store->tend))
         store->tend = false; /* it has been logged; the next batch meets it again */
-    if (store->steps) {
-        job = store->steps;
-        r = job->run(job, store->table, store->engine, &more);
-        if (r || !more) {
-            store->steps = NULL;
-            job->outcome = r;
-            hand_back_one(lane->lanes, job);
-        }
-    }
+    if (store->engine && store->steps)
+        take_step(lane, store);
     close_if_broken(lane, store);
-    return store->tend || store->steps;
+    return !leaves_if_ill(lane, store) && (store->tend || store->steps);
 }
 
 /* In the infirmary: tries to open a store. Opening syncs it and compares it with what was acknowledged. */
@@ -474,6 +483,8 @@ static void *run_lane(void *arg)
             run_batch(lane, store, &batch);
             if (lane->is_infirmary)
                 nurse(lane, store);
+            else if (leaves_if_ill(lane, store))
+                more = more && tend_all(lane);
             else
                 more = more ? tend_all(lane) : tend_store(lane, store);
             settled = false;
@@ -484,6 +495,11 @@ static void *run_lane(void *arg)
     }
     LIST_FOR_EACH_SAFE(link, &lane->open)
     close_store(lane, CONTAINER_OF(link, struct lane_store, open));
+
+    pthread_mutex_lock(&lane->lock);
+    lane->ended = true;
+    pthread_cond_signal(&lane->wake);
+    pthread_mutex_unlock(&lane->lock);
     return NULL;
 }
 
@@ -584,6 +600,21 @@ int lanes_open(struct lanes **ret, uv_loop_t *loop, const struct config *config,
     return 0;
 }
 
+/* Return: false if it is still at work when the time is over. */
+static bool wait_for_end(struct lane *lane, const struct timespec *until)
+{
+    bool ended;
+
+    pthread_mutex_lock(&lane->lock);
+    while (!lane->ended && pthread_cond_timedwait(&lane->wake, &lane->lock, until) != ETIMEDOUT)
+        ;
+    ended = lane->ended;
+    pthread_mutex_unlock(&lane->lock);
+    if (ended)
+        pthread_join(lane->thread, NULL);
+    return ended;
+}
+
 int lanes_stop(struct lanes *lanes, uint64_t deadline_us)
 {
     struct timespec until = {(time_t)(deadline_us / 1000000), (long)(deadline_us % 1000000) * 1000};
@@ -595,7 +626,7 @@ int lanes_stop(struct lanes *lanes, uint64_t deadline_us)
         pthread_mutex_unlock(&lanes->lane[i].lock);
     }
     for (size_t i = 0; i < lanes->n; i++) {
-        if (pthread_clockjoin_np(lanes->lane[i].thread, NULL, CLOCK_MONOTONIC, &until)) {
+        if (!wait_for_end(&lanes->lane[i], &until)) {
             log_error("lane_stuck lane=%zu", i);
             return SESSIOND_UNAVAILABLE;
         }

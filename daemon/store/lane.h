@@ -66,6 +66,7 @@ struct lane_store {
     struct engine *engine; /* NULL: closed */
     struct job *steps;     /* the job that is run between batches, NULL: none */
     bool tend;             /* housekeeping has more to do */
+    bool ill;              /* its engine broke, and it is to leave the lane */
     bool away;             /* under the lane's lock: on its way to the other lane, no batch takes it */
     bool quarantined;      /* the loop's: changes are refused */
     unsigned quarantines;  /* the loop's: how often it was; what was known of it before is not to be trusted */
