@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-
 from hypothesis import settings
 from sessiond import AsyncClient, Client
 

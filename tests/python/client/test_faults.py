@@ -399,6 +399,36 @@ def test_a_request_over_the_limit_is_not_sent(make_client: MakeClient, path: str
     assert caught.value.limit == 1000
 
 
+def test_more_items_than_one_request_may_carry_are_not_sent(make_client: MakeClient, path: str) -> None:
+    def script(peer: Peer) -> None:
+        peer.hello(items=3)
+        peer.answer(peer.request("ping"))
+
+    with ScriptedServer(path, [script]):
+        client = make_client(path)
+        with pytest.raises(TooLargeError, match="4 items") as caught:
+            client.add_items("s", ["{}"] * 4)
+        client.ping()
+    assert caught.value.limit == 3
+
+
+def test_the_program_introduces_itself(make_client: MakeClient, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+
+    def script(peer: Peer) -> None:
+        request = peer.request("hello")
+        names.append(request.params["client"])
+        peer.refuse(request, "denied")
+
+    for program in ("/usr/bin/agent.py", "\udcff" * 300, ""):
+        monkeypatch.setattr("sys.argv", [program])
+        with ScriptedServer(path, [script]), pytest.raises(SessiondError, match="denied"):
+            make_client(path).ping()
+        os.unlink(path)
+    assert names[0].startswith("agent.py (sessiond-python ")
+    assert names[1].startswith("?" * 100 + " (") and names[2].startswith("python (")
+
+
 # ---- long histories ----
 
 

@@ -322,6 +322,25 @@ def test_a_file_that_is_in_use_is_read_as_it_stands(daemon: Any, files: pathlib.
     live.close()
 
 
+def test_a_file_that_was_left_in_the_middle_of_a_change_is_not_read_as_if_it_were_whole(
+    daemon: Any, files: pathlib.Path
+) -> None:
+    """The journal of a writer that died says how to undo its change: without that, the file is half changed."""
+    path = files / "c.db"
+    write_old(path, "s", [{"n": n, "t": "x" * 3000} for n in range(50)])
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("PRAGMA journal_mode=DELETE")
+    writer.execute("PRAGMA cache_size=1")
+    writer.execute("BEGIN")
+    writer.execute("""UPDATE agent_messages SET message_data = '{"half":' || id || '}'""")
+    for name in ("c.db", "c.db-journal"):
+        shutil.copy(files / name, files / name.replace("c.db", "died.db"))
+    writer.execute("ROLLBACK")
+    writer.close()
+    with pytest.raises(sqlite3.OperationalError):
+        items_of(SQLiteSession("s", files / "died.db"))
+
+
 def test_a_file_that_is_no_database_is_an_error_and_not_an_empty_history(daemon: Any, files: pathlib.Path) -> None:
     path = files / "c.db"
     path.write_text("this is no database, and longer than the header of one would be: " + "x" * 100)

@@ -105,7 +105,7 @@ class Link:
             self._sock, self._inbox, self.instance = sock, Inbox(), None
             asyncio.get_running_loop().add_reader(sock.fileno(), self._on_readable)
             try:
-                request = _requests.hello(client=_requests.CLIENT_NAME, protocol=_requests.PROTOCOL)
+                request = _requests.introduction()
                 answer = await self.send(request).outcome()
                 if answer.error is not None:
                     raise from_wire(answer.error)

@@ -37,15 +37,19 @@ def read_messages(path: str, messages_table: str, session_id: str) -> OldMessage
 def _rows(path: str, messages_table: str, session_id: str) -> list[tuple[int, Any]]:
     """The rows of a session as (id, data), data being bytes where SQLite has a text.
 
-    A file without a write-ahead log is in nobody's use. It is opened as immutable, because merely reading it would
-    leave files beside it; should somebody begin to write at that very moment, it is read again with locks.
+    A file without a log beside it is in nobody's use. It is opened as immutable, because merely reading it would leave
+    files beside it; should somebody begin to write at that very moment, it is read again with locks.
     """
     before = _fingerprint(path)
-    if not os.path.exists(path + "-wal"):
+    if not _is_in_use(path):
         rows = _select(path, "mode=ro&immutable=1", messages_table, session_id)
-        if before == _fingerprint(path) and not os.path.exists(path + "-wal"):
+        if before == _fingerprint(path) and not _is_in_use(path):
             return rows
     return _select(path, "mode=ro", messages_table, session_id)
+
+
+def _is_in_use(path: str) -> bool:
+    return any(os.path.exists(path + log) for log in ("-wal", "-journal"))
 
 
 def _fingerprint(path: str) -> tuple[int, int, int]:

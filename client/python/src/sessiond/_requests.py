@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -45,13 +46,13 @@ FRAME_HEAD_MAX = 7
 INFO_PLAIN = [name for name in Info._fields if name not in ("histories", "stores")]
 SESSION_FIELDS = [field.name for field in dataclasses.fields(SessionInfo)]
 
-CLIENT_NAME = f"sessiond-python {__version__}"
+PROGRAM_NAME_MAX = 100
 
 
 class Request(Generic[T]):
     """One call, ready to be sent on any connection. Immutable."""
 
-    __slots__ = ("_body", "decode", "key", "method")
+    __slots__ = ("_body", "decode", "items", "key", "method")
 
     def __init__(
         self, method: str, params: dict[str, Any], decode: Callable[[dict[str, Any]], T], key: str | None = None
@@ -60,6 +61,8 @@ class Request(Generic[T]):
         self.key = key
         """Of a change; None for what may be repeated freely."""
         self.decode = decode
+        self.items = len(params.get("items", ()))
+        """How many it carries."""
         self._body = _msgpack.pack(method) + _msgpack.pack([params])
 
     @property
@@ -169,6 +172,13 @@ def hello(*, client: str | None = None, protocol: Sequence[int] | None = None) -
 
 def _hello(r: dict[str, Any]) -> Hello:
     return Hello(r["server"], r["version"], r["protocol"], r["instance"], r["uid"], r["limits"])
+
+
+def introduction() -> Request[Hello]:
+    """The hello that opens a connection: the program's name, for the daemon's log, and what we speak."""
+    program = os.path.basename(sys.argv[0] if getattr(sys, "argv", None) else "") or "python"
+    readable = program[:PROGRAM_NAME_MAX].encode("ascii", "replace").decode()
+    return hello(client=f"{readable} (sessiond-python {__version__})", protocol=PROTOCOL)
 
 
 def ping() -> Request[None]:

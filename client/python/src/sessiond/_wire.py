@@ -7,6 +7,7 @@ connection.
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from . import _msgpack, _paths
@@ -89,10 +90,12 @@ class Door:
 
     def check(self, request: Request[Any]) -> None:
         """Raises TooLargeError for a request that the daemon would not even read: it would close the connection."""
-        limit = self.hello.limits.get("frame_bytes") if self.hello is not None else None
-        if limit is not None and request.size > limit:
-            raise TooLargeError(
-                f"{request.method} with {request.size} bytes is over the limit of {limit} for one request",
-                details={"limit": limit},
-                key=request.key,
-            )
+        limits: Mapping[str, int] = self.hello.limits if self.hello is not None else {}
+        for name, value, unit in (("items", request.items, "items"), ("frame_bytes", request.size, "bytes")):
+            limit = limits.get(name)
+            if limit is not None and value > limit:
+                raise TooLargeError(
+                    f"{request.method} with {value} {unit} is over the limit of {limit} for one request",
+                    details={"limit": limit},
+                    key=request.key,
+                )

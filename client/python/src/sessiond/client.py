@@ -60,7 +60,7 @@ class Connection:
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
 
     def _introduce(self) -> Hello:
-        request = _requests.hello(client=_requests.CLIENT_NAME, protocol=_requests.PROTOCOL)
+        request = _requests.introduction()
         answer = self.exchange(request)
         if answer.error is not None:
             raise from_wire(answer.error)
