@@ -267,14 +267,14 @@ static void describe(struct process *process)
     }
 }
 
-/* The connections are gone and all that was read is answered: now the stores close. */
+/* The connections are gone, and all that was read is answered, or the grace time is over: now the stores close. */
 static void on_server_stopped(struct server *server)
 {
     struct process *process = CONTAINER_OF(server, struct process, server);
     uint64_t deadline = clock_monotonic_us() + process->config.grace_seconds * 1000000;
 
-    if (lanes_stop(process->lanes, deadline)) {
-        log_error("stopped_hard why=\"a lane is stuck; all that was acknowledged is on disk\"");
+    if (lanes_stop(process->lanes, deadline) || server->n_requests) {
+        log_error("stopped_hard why=\"work is stuck; all that was acknowledged is on disk\"");
         _exit(EXIT_FAILURE);
     }
     lanes_close(process->lanes);

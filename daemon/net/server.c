@@ -191,7 +191,8 @@ void server_check_stopped(struct server *server)
 {
     void (*on_stopped)(struct server *) = server->on_stopped;
 
-    if (!server->stopping || !on_stopped || !list_is_empty(&server->conns) || server->n_requests)
+    if (!server->stopping || !on_stopped || !list_is_empty(&server->conns) ||
+        (server->n_requests && !server->grace_is_over))
         return;
     server->on_stopped = NULL;
     uv_close((uv_handle_t *)&server->flusher, NULL);
@@ -206,8 +207,10 @@ static void on_grace_over(uv_timer_t *grace)
     struct server *server = CONTAINER_OF(grace, struct server, grace);
 
     log_warning("grace_over requests=%zu", server->n_requests);
+    server->grace_is_over = true;
     LIST_FOR_EACH_SAFE(link, &server->conns)
     conn_close(CONTAINER_OF(link, struct conn, link));
+    server_check_stopped(server);
 }
 
 void server_stop(struct server *server, void (*on_stopped)(struct server *))

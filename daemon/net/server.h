@@ -3,7 +3,7 @@
  * connections and the lock on the socket's path.
  *
  * Stopping: no more connections, no more reading; what was read is answered; then the connections close and
- * the done callback is called, after the grace time at the latest.
+ * the done callback is called, after the grace time at the latest. Requests that are at work then are still counted.
  */
 #ifndef SESSIOND_NET_SERVER_H
 #define SESSIOND_NET_SERVER_H
@@ -28,6 +28,7 @@ struct server {
     char scratch[65536]; /* what libuv reads into; copied to its connection at once */
     bool passed;         /* the socket came from systemd: its path is not ours */
     bool stopping;
+    bool grace_is_over;
     void (*on_stopped)(struct server *server);
 };
 

@@ -141,17 +141,23 @@ static void move_store(struct lanes *lanes, struct lane_store *store)
     pthread_mutex_unlock(&to->lock);
 }
 
+/* Both at once, so that no job comes back before the move of its store that it caused. */
+static void take_done(struct lanes *lanes, struct list *jobs, struct list *moving)
+{
+    list_init(jobs);
+    list_init(moving);
+    pthread_mutex_lock(&lanes->lock);
+    list_splice(jobs, &lanes->done);
+    list_splice(moving, &lanes->moving);
+    pthread_mutex_unlock(&lanes->lock);
+}
+
 static void on_jobs_done(uv_async_t *wake)
 {
     struct lanes *lanes = CONTAINER_OF(wake, struct lanes, wake);
     struct list jobs, moving, *link;
 
-    list_init(&jobs);
-    list_init(&moving);
-    pthread_mutex_lock(&lanes->lock);
-    list_splice(&jobs, &lanes->done);
-    list_splice(&moving, &lanes->moving);
-    pthread_mutex_unlock(&lanes->lock);
+    take_done(lanes, &jobs, &moving);
     while ((link = list_pop(&moving)))
         move_store(lanes, CONTAINER_OF(link, struct lane_store, moving));
     if (!list_is_empty(&jobs))
@@ -618,6 +624,7 @@ static bool wait_for_end(struct lane *lane, const struct timespec *until)
 int lanes_stop(struct lanes *lanes, uint64_t deadline_us)
 {
     struct timespec until = {(time_t)(deadline_us / 1000000), (long)(deadline_us % 1000000) * 1000};
+    struct list jobs, moving;
 
     for (size_t i = 0; i < lanes->n; i++) {
         pthread_mutex_lock(&lanes->lane[i].lock);
@@ -633,6 +640,9 @@ int lanes_stop(struct lanes *lanes, uint64_t deadline_us)
         pthread_mutex_destroy(&lanes->lane[i].lock);
         pthread_cond_destroy(&lanes->lane[i].wake);
     }
+    take_done(lanes, &jobs, &moving); /* stores that were to move are closed now */
+    if (!list_is_empty(&jobs))
+        lanes->on_done(lanes->arg, &jobs);
     return 0;
 }
 

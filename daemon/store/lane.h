@@ -84,7 +84,8 @@ void lane_adopt(struct lanes *lanes, struct lane_store *store, const struct engi
 int lane_submit(struct job *job);
 
 /* Stops the threads when their queues are empty; each closes its stores. Waits for them until `deadline_us` of the
- * monotonic clock. Return: 0, or SESSIOND_UNAVAILABLE if one is stuck: the process should end without more ado. */
+ * monotonic clock, and hands back what they did last. Return: 0, or SESSIOND_UNAVAILABLE if one is stuck: the process
+ * should end without more ado. */
 int lanes_stop(struct lanes *lanes, uint64_t deadline_us);
 
 /* After lanes_stop returned 0: closes the loop's handle; frees when that is done. */
