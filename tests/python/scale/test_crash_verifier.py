@@ -102,7 +102,10 @@ def test_a_history_that_keeps_all_promises_is_good(tmp_path: pathlib.Path) -> No
         pytest.param("differs", "s k2 1 - 1 5", "s k2 1 - 7 5", id="made in spite of its precondition"),
         pytest.param("differs", "read 1.4 170 3 6 3", "read 1.4 170 3 6 2", id="a read with another head"),
         pytest.param(
-            "differs", "session s 2 3 3 6\nitem 1 1.1.0/2", "session s 2 3 3 6\nitem 1 1.2.0/1", id="a backup with others",
+            "differs",
+            "session s 2 3 3 6\nitem 1 1.1.0/2",
+            "session s 2 3 3 6\nitem 1 1.2.0/1",
+            id="a backup with other items",
         ),
         pytest.param("open", "done 2.3 230 2 9 3 3 0\n", "", id="a change without an answer"),
     ],
