@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 from typing import Any
 
 import pytest
+import responses_endpoint
 from openai import APIStatusError, AsyncOpenAI
 
 USER = {"role": "user", "content": "Hello"}
@@ -99,3 +106,49 @@ def test_a_response_is_forgotten_that_was_not_to_be_stored(ask):
     assert ask([USER], previous_response_id=stored.id).output_text == "Hello again!"
     with pytest.raises(APIStatusError, match="not found"):
         ask([USER], previous_response_id=unstored.id)
+
+
+@pytest.fixture
+def endpoint_process(tmp_path) -> Any:
+    """The endpoint as a program; its URL once it listens. It must end well when it is asked to."""
+    port_file = tmp_path / "port"
+    command = [sys.executable, responses_endpoint.__file__, "--port-file", str(port_file)]
+    process = subprocess.Popen(command)
+    try:
+        while not port_file.exists():
+            assert process.poll() is None, "the endpoint ended"
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{port_file.read_text().strip()}"
+        process.terminate()
+        assert process.wait() == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_another_process_is_asked_and_steered(endpoint_process):
+    def post(path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        data = json.dumps(body).encode()
+        request = urllib.request.Request(endpoint_process + path, data)
+        request.add_header("Authorization", "Bearer x")
+        try:
+            with urllib.request.urlopen(request) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return refused.code, json.load(refused)
+
+    question = {"model": "gpt-4.1", "input": "Hello"}
+    assert post("/script", {"outcomes": [None, 429]}) == (200, {"requests": 0})
+    assert post("/v1/responses", question)[0] == 200
+    assert post("/v1/responses", question)[0] == 429
+    assert post("/script", {}) == (200, {"requests": 2})
+    assert post("/v1/chat", question)[0] == 404
+
+
+def test_without_a_key_nothing_is_answered(endpoint):
+    request = urllib.request.Request(f"{endpoint.base_url}/responses", b"{}")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request)
+    with refused.value:
+        assert refused.value.code == 401
