@@ -152,6 +152,7 @@ static int on_lane(struct job *job, const struct engine_table *table, struct eng
     request->rows.size = request->rows_kept;
     request->seen.size = 0;
     request->reply.size = 0;
+    request->rows.failed = request->seen.failed = request->reply.failed = false;
     if (!buf_reserve(&request->reply, REFUSAL_RESERVE))
         return fault(ENOMEM, "reserve an answer");
     r = request->method->run(request, table, engine, ret_more);
