@@ -54,6 +54,9 @@ class Daemon:
         self.socket = directory / "s"
         self.state = directory / "state"
         self.log = directory / "daemon.log"
+        self.arguments: list[str] = []
+        self.own_environment: dict[str, str] = {}
+        """Beside what all programs have; so are the arguments."""
         self._notify_path = directory / "notify"
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(str(self._notify_path))
@@ -68,9 +71,9 @@ class Daemon:
         """Start it; whether it comes up is another matter."""
         self._forget_what_was_said()
         command = [str(BUILD / "sessiond"), "--socket", str(self.socket), "--state-dir", str(self.state)]
-        environment = {**os.environ, "NOTIFY_SOCKET": str(self._notify_path)}
+        environment = {**os.environ, **self.own_environment, "NOTIFY_SOCKET": str(self._notify_path)}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen([*command, *self.arguments], env=environment, stdout=log, stderr=log)
 
     def _forget_what_was_said(self) -> None:
         with contextlib.suppress(BlockingIOError):
