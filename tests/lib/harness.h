@@ -69,7 +69,7 @@ struct daemon {
     char store[2 * PATH_SIZE]; /* the file of the store "default" */
     const char *arguments[8];  /* more of them; ends with NULL */
     pid_t pid;                 /* 0: it does not run */
-    int n_fds;                 /* when it was ready */
+    int n_fds;                 /* when it was ready for the first time */
 };
 
 int daemon_setup(void **state);      /* a running one */
