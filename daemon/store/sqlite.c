@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -271,9 +272,19 @@ static int sync_before_open(const char *path)
     return file_sync_parent(path);
 }
 
-/* A store whose head is there and whose file is not has lost everything: an empty file must not take its place. */
+/* A file that is not there is empty; one that cannot be looked at is not, and opening it will say why. */
+static bool is_empty(const char *path)
+{
+    struct stat status;
+
+    return stat(path, &status) < 0 ? errno == ENOENT : status.st_size == 0;
+}
+
+/* A store whose head or log tells of changes, and whose file is gone or empty, has lost everything. A new one must not
+ * take its place: SQLite would even remove the log. */
 static int open_head(struct engine *engine)
 {
+    char log[PATH_MAX + 8];
     bool exists;
     int r;
 
@@ -281,7 +292,8 @@ static int open_head(struct engine *engine)
         return 0;
     if ((r = sqlite_head_open(engine, &exists)))
         return r;
-    if (engine->head.position == 0 || access(engine->path, F_OK) == 0)
+    snprintf(log, sizeof(log), "%s-wal", engine->path);
+    if (!is_empty(engine->path) || (engine->head.position == 0 && is_empty(log)))
         return 0;
     log_error("store_gone acknowledged=%llu path=\"%s\" do=\"put a backup in its place, or remove the directory\"",
               (unsigned long long)engine->head.position, engine->path);

@@ -769,6 +769,38 @@ static void test_a_store_whose_file_is_gone_does_not_begin_anew(void **state)
     expect_items(f, "s", "1");
 }
 
+/* By head and log, by the log alone, by the head alone: an empty file in the place of a store is no new store. */
+static void test_an_empty_file_does_not_take_the_place_of_a_store(void **state)
+{
+    static const char *const gone[] = {"", "items.head", "items.db-wal"};
+    struct fixture *f = *state;
+    pid_t child = fork();
+    int status;
+
+    if (child == 0)
+        _exit(make_store(f->directory));
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    copy_file(file_of(f, "items.db"), file_of(f, "kept.db"));
+    copy_file(file_of(f, "items.db-wal"), file_of(f, "kept.db-wal"));
+    copy_file(file_of(f, "items.head"), file_of(f, "kept.head"));
+    for (size_t i = 0; i < N(gone); i++) {
+        copy_file(file_of(f, "kept.db-wal"), file_of(f, "items.db-wal"));
+        copy_file(file_of(f, "kept.head"), file_of(f, "items.head"));
+        (void)unlink(file_of(f, gone[i]));
+        write_file(file_of(f, "items.db"), slice_of(""));
+        expect_refused_untouched(f);
+        assert_int_equal(open_store(f), SESSIOND_ROLLED_BACK);
+        assert_int_equal(unlink(file_of(f, "items.db")), 0);
+        assert_int_equal(open_store(f), SESSIOND_ROLLED_BACK);
+        assert_false(exists(file_of(f, "items.db")));
+    }
+    copy_file(file_of(f, "kept.db"), file_of(f, "items.db"));
+    copy_file(file_of(f, "kept.db-wal"), file_of(f, "items.db-wal"));
+    must(open_store(f));
+    expect_filled(f);
+}
+
 static void test_a_damaged_head_is_made_up_for_by_its_twin(void **state)
 {
     struct fixture *f = *state;
@@ -964,6 +996,7 @@ int main(int argc, char **argv)
         TEST(test_a_log_that_is_cut_off_is_noticed),
         TEST(test_another_history_of_the_same_length_is_noticed),
         TEST(test_a_store_whose_file_is_gone_does_not_begin_anew),
+        TEST(test_an_empty_file_does_not_take_the_place_of_a_store),
         TEST(test_a_damaged_head_is_made_up_for_by_its_twin),
         TEST(test_a_store_without_a_head_gets_one),
         TEST(test_a_damaged_page_is_told_and_the_rest_goes_on),
