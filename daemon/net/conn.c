@@ -448,14 +448,38 @@ static const char *admit(struct conn *conn, int *ret_code)
     return conn->owner->n_connections > config->connections_per_owner ? "too many connections of this owner" : NULL;
 }
 
+static void on_turned_away(uv_handle_t *handle)
+{
+    struct server *server = CONTAINER_OF(handle, struct server, turned_away);
+
+    server->turning_away = false;
+    if (server->another_waits && !server->stopping)
+        conn_accept(server, (uv_stream_t *)&server->listener);
+}
+
+/* Accepts and closes what there is no memory for, with a handle that is kept for this: libuv stops to listen while a
+ * connection is not accepted. */
+static void turn_away(struct server *server, uv_stream_t *listener)
+{
+    server->another_waits = server->turning_away;
+    if (server->turning_away)
+        return;
+    server->turning_away = true;
+    uv_pipe_init(server->loop, &server->turned_away, 0);
+    (void)uv_accept(listener, (uv_stream_t *)&server->turned_away);
+    uv_close((uv_handle_t *)&server->turned_away, on_turned_away);
+}
+
 void conn_accept(struct server *server, uv_stream_t *listener)
 {
     struct conn *conn = calloc(1, sizeof(*conn));
     const char *why;
     int code;
 
+    server->another_waits = false;
     if (!conn) {
         (void)fault(ENOMEM, "a connection");
+        turn_away(server, listener);
         return;
     }
     conn->server = server;

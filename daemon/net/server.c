@@ -94,8 +94,8 @@ static int make_socket(struct server *server, int *ret_fd)
 
     if (strlen(path) > PROTO_SOCKET_PATH_MAX)
         return refuse_path(path, "it has more than 107 bytes, which is all that the kernel takes");
-    strcpy(address.sun_path, path);
-    strcpy(directory, path);
+    memcpy(address.sun_path, path, strlen(path) + 1);
+    memcpy(directory, path, strlen(path) + 1);
     slash = strrchr(directory, '/');
     if (slash && slash != directory) {
         *slash = '\0';

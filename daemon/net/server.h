@@ -19,6 +19,9 @@ struct server {
     struct daemon *daemon;
     struct registry *registry;
     uv_pipe_t listener;
+    uv_pipe_t turned_away; /* a connection for which there was no memory, while it closes, */
+    bool turning_away;
+    bool another_waits; /* and the next one */
     uv_timer_t ticker;  /* looks for stalled connections */
     uv_timer_t grace;   /* while stopping */
     uv_check_t flusher; /* after each turn of the loop: writes what has become ready in it */

@@ -112,11 +112,12 @@ int backup_answer(struct request *request)
 /* The id becomes a part of a path, so it is nothing but hex digits. */
 int backup_read_check(struct request *request)
 {
+    static const char digits[] = "0123456789abcdef";
     struct slice id = request->params.backup;
     int r;
 
     for (size_t i = 0; i < id.size; i++)
-        if (!memchr("0123456789abcdef", id.data[i], 16))
+        if (!memchr(digits, id.data[i], sizeof(digits) - 1))
             return request_refuse(request, SESSIOND_INVALID, "backup: 32 hex digits, as `backup` gave them");
     if ((r = find_existing(request)))
         return r;

@@ -426,7 +426,7 @@ static int sqlite_open(struct engine **ret, const char *directory, const struct 
     engine->head_fd = -1;
     engine->is_volatile = !directory;
     if (engine->is_volatile)
-        strcpy(engine->path, ":memory:");
+        memcpy(engine->path, ":memory:", sizeof(":memory:"));
     else if (snprintf(engine->path, sizeof(engine->path), "%s/items.db", directory) >= (int)sizeof(engine->path))
         return fault(ENAMETOOLONG, "open a store");
 

@@ -94,7 +94,7 @@ int sqlite_head_write(struct engine *engine)
     memcpy(slot.magic, magic, sizeof(magic));
     slot.checksum = checksum_of(&slot);
     engine->head_slot = !engine->head_slot;
-    if (pwrite(engine->head_fd, &slot, sizeof(slot), engine->head_slot * SLOT_DISTANCE) != (ssize_t)sizeof(slot))
+    if (pwrite(engine->head_fd, &slot, sizeof(slot), (off_t)engine->head_slot * SLOT_DISTANCE) != (ssize_t)sizeof(slot))
         return fault(errno, "write a store's head");
     engine->head = engine->committed;
     engine->head_dirty = true;

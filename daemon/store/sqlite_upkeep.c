@@ -145,7 +145,7 @@ static int sweep_row(struct engine *engine, sqlite3_stmt *row)
 static int trim_clock(struct engine *engine)
 {
     sqlite3_stmt *trim = sqlite_use(engine, SQL_CLOCK_TRIM);
-    uint64_t uptime = sqlite_uptime_s(engine), keep = engine->config->receipt_seconds + 2 * CLOCK_SECONDS;
+    uint64_t uptime = sqlite_uptime_s(engine), keep = engine->config->receipt_seconds + UINT64_C(2) * CLOCK_SECONDS;
 
     if (uptime < keep)
         return 0;

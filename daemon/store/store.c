@@ -38,6 +38,14 @@ static bool is_name(struct slice name)
     return true;
 }
 
+static int hex_digit(char c)
+{
+    static const char digits[] = "0123456789abcdef";
+    const char *found = memchr(digits, c, sizeof(digits) - 1);
+
+    return found ? (int)(found - digits) : -1;
+}
+
 /* Up to 254 digits: the file system's limit for a name is 255. */
 static void name_to_hex(const char *name, char *ret)
 {
@@ -48,13 +56,15 @@ static void name_to_hex(const char *name, char *ret)
 static bool name_of_hex(const char *hex, char ret[PROTO_STORE_MAX + 1])
 {
     size_t size = strlen(hex);
-    unsigned int byte;
 
-    if (size % 2 || size / 2 > PROTO_STORE_MAX || strspn(hex, "0123456789abcdef") != size)
+    if (size % 2 || size / 2 > PROTO_STORE_MAX)
         return false;
-    for (size_t i = 0; i < size / 2; i++) {
-        sscanf(hex + 2 * i, "%2x", &byte);
-        ret[i] = (char)byte;
+    for (size_t i = 0; i < size; i += 2) {
+        int high = hex_digit(hex[i]), low = hex_digit(hex[i + 1]);
+
+        if (high < 0 || low < 0)
+            return false;
+        ret[i / 2] = (char)(high << 4 | low);
     }
     ret[size / 2] = '\0';
     return is_name((struct slice){ret, size / 2});
@@ -95,7 +105,7 @@ static int store_new(struct owner *owner, const char *name, struct store **ret)
 
     if (!store)
         return fault(ENOMEM, "store");
-    strcpy(store->name, name);
+    memcpy(store->name, name, strlen(name) + 1);
     if (strcmp(name, "memory") != 0 && store_directory(owner, name, &store->directory)) {
         free(store);
         return -ENOMEM;

@@ -48,8 +48,7 @@ static unsigned depth_of(json_t *json)
         inner = depth_of(value);
         depth = inner > depth ? inner : depth;
     }
-    json_array_foreach(json, i, value)
-    {
+    json_array_foreach (json, i, value) {
         inner = depth_of(value);
         depth = inner > depth ? inner : depth;
     }
