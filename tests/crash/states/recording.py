@@ -169,6 +169,8 @@ class Disk:
 
 # ---- what survives ----
 
+Way = Callable[[list[Call], random.Random], list[Call]]
+
 
 def sectors(call: Call) -> Iterator[Call]:
     """The call, cut where sectors begin."""
@@ -222,7 +224,7 @@ WAYS = (none_of, all_of, a_beginning_of, a_beginning_of, all_but_one_of, sectors
 class Chooser:
     """Decides what survives: in one way for everything, or in a random way for each file."""
 
-    def __init__(self, rng: random.Random, way: Callable[[list[Call], random.Random], list[Call]] | None = None) -> None:
+    def __init__(self, rng: random.Random, way: Way | None = None) -> None:
         self._rng = rng
         self._way = way
 

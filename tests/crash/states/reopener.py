@@ -74,6 +74,11 @@ class Reopener:
         for name, content in files.items():
             (self.directory / name).write_bytes(content)
 
+    def get(self, name: str) -> bytes | None:
+        """What a file of the store has now, if it is there."""
+        path = self.directory / name
+        return path.read_bytes() if path.exists() else None
+
     def ask(self, receipts: Iterable[tuple[str, str]] = (), *, use: bool = False) -> Answer:
         """Receipts are keys, with their sessions."""
         answer = Answer()

@@ -44,7 +44,8 @@ class Workload:
             for life in range(1, LIVES):
                 self.daemon.reap()
                 self._launch(dies=life < LIVES - 1)
-            self._await_answers(ANSWERS_OF_THE_LAST_LIFE)
+            enough = self._plan.answered + ANSWERS_OF_THE_LAST_LIFE
+            wait_until("the clients are answered", lambda: self._plan.answered >= enough, time.sleep)
             self._plan.stop()
             for client in self._clients:
                 client.await_end()
@@ -54,10 +55,6 @@ class Workload:
             for client in self._clients:
                 client.kill()
             self.daemon.close()
-
-    def _await_answers(self, count: int) -> None:
-        enough = self._plan.answered + count
-        wait_until("the clients are answered", lambda: self._plan.answered >= enough, time.sleep)
 
     def _launch(self, *, dies: bool) -> None:
         self.daemon.own_environment = {
