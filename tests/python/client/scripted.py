@@ -82,6 +82,10 @@ class Peer:
         result = {"server": "sessiond", "version": "0.1.0", "protocol": 1, "instance": instance, "uid": 0}
         self.answer(self.request("hello"), **result, limits={**LIMITS, **limits})
 
+    def some_bytes(self) -> bytes:
+        """The first of whatever comes next; the rest is left unread."""
+        return self._sock.recv(1)
+
     def hung_up(self) -> bool:
         """Wait until the client hangs up. False: it sent something."""
         return not self._unread and self._sock.recv(1) == b""

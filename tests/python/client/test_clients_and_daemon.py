@@ -7,6 +7,8 @@ import pathlib
 import subprocess
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -283,6 +285,32 @@ def test_idle_connections_survive_a_restart(make_client: MakeClient, daemon: Any
         daemon.restart()
         list(pool.map(lambda n: client.add_items(f"s{n}", ["{}"]), range(100)))
     assert {session.count for session in client.list_sessions().sessions} == {2}
+
+
+def waiting_for_answers() -> int:
+    """How many threads of this process wait for the daemon."""
+    frames = sys._current_frames().values()
+    return sum(entry.name == "_receive" for frame in frames for entry in traceback.extract_stack(frame))
+
+
+def test_all_idle_connections_are_given_up_when_one_is_found_broken(
+    daemon: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client() as client:
+        daemon.pause()
+        with ThreadPoolExecutor(8) as pool:
+            pings = [pool.submit(client.ping) for _ in range(8)]
+            while waiting_for_answers() < len(pings):
+                time.sleep(0.001)
+            daemon.resume()
+            for ping in pings:
+                ping.result(60)
+        assert len(client._idle) == 8
+        daemon.restart()
+        pauses: list[float] = []
+        monkeypatch.setattr("sessiond.client.time.sleep", pauses.append)
+        client.ping()
+        assert len(pauses) == 1
 
 
 def test_another_daemon_on_the_same_socket_never_gets_an_unanswered_change(

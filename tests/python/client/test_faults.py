@@ -170,6 +170,17 @@ def test_what_was_never_sent_is_not_uncertain(make_client: MakeClient, path: str
     assert caught.value.key
 
 
+def test_what_was_not_sent_whole_is_not_uncertain(make_client: MakeClient, path: str) -> None:
+    def hang_up_in_the_middle(peer: Peer) -> None:
+        peer.hello()
+        assert peer.some_bytes()
+
+    big = '{"t":"' + "x" * (8 * 1024 * 1024) + '"}'
+    with ScriptedServer(path, [hang_up_in_the_middle]), pytest.raises(UnreachableError) as caught:
+        make_client(path, retry_seconds=0).add_items("s", [big])
+    assert not isinstance(caught.value, UncertainError)
+
+
 def test_a_daemon_that_was_there_before_is_waited_for(make_client: MakeClient, path: str) -> None:
     client = make_client(path)
     with ScriptedServer(path, [lambda peer: serve_add(peer) and None]):

@@ -112,6 +112,20 @@ assert len(descriptors()) <= before + 1, (before, descriptors())
 """)
 
 
+def test_a_loop_that_nobody_holds_any_more_is_not_held_by_us(daemon: Any) -> None:
+    play("""
+import weakref
+session = SessiondSession("s")
+loop = asyncio.new_event_loop()
+loop.run_until_complete(session.get_items())
+loop.close()
+gone = weakref.ref(loop)
+del loop
+gc.collect()
+assert gone() is None
+""")
+
+
 def test_a_loop_that_is_shut_down_and_used_on_works(daemon: Any) -> None:
     play("""
 session = SessiondSession("s")

@@ -87,7 +87,7 @@ class Link:
         self._waiting: dict[int, Waiter] = {}
         self._msgid = 0
         self._heard = 0.0
-        self._watch: asyncio.TimerHandle | None = None
+        self._watched = False
         self._guard: AsyncGenerator[None, None] | None = None
         self._retired = False
 
@@ -188,18 +188,23 @@ class Link:
         """One timer per link, not per call: it looks now and then whether calls wait and no byte comes or goes."""
         if not self._waiting:
             self._heard = time.monotonic()
-        if self._watch is None:
-            self._watch = asyncio.get_running_loop().call_later(self._silence_seconds, self._look)
+        if not self._watched:
+            self._look_in(self._silence_seconds)
+
+    def _look_in(self, seconds: float) -> None:
+        """The timer's handle is not kept: it would refer to the loop. Where nothing waits when it fires, it ends."""
+        self._watched = True
+        asyncio.get_running_loop().call_later(seconds, self._look)
 
     def _look(self) -> None:
-        self._watch = None
+        self._watched = False
         if not self._waiting:
             return
         left = self._heard + self._silence_seconds - time.monotonic()
         if left <= 0:
             self.close(f"the daemon was silent for {self._silence_seconds:g} seconds")
         else:
-            self._watch = asyncio.get_running_loop().call_later(left, self._look)
+            self._look_in(left)
 
     # ---- closing ----
 
@@ -212,9 +217,6 @@ class Link:
                 loop.remove_reader(sock.fileno())
                 loop.remove_writer(sock.fileno())
             sock.close()
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
         self._outbox.clear()
         waiting, self._waiting = self._waiting, {}
         for waiter in waiting.values():
