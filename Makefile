@@ -98,8 +98,8 @@ $(B)/example/agent: $(call obj,client/c/example/agent.c) $(B)/libsessiond.so
 	$(CC) $(ALL_LDFLAGS) -Wl,-rpath,'$$ORIGIN/..' -o $@ $(filter %.o,$^) -L$(B) -lsessiond \
 	      $$($(PKG_CONFIG) --libs libcurl jansson)
 
-# One program a test file. test_oom makes the allocations of our own objects fail.
-$(B)/tests/unit/test_oom: WRAP := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+# One program a test file. Those that end in _oom make the allocations of our own objects fail.
+$(B)/tests/unit/test_oom $(B)/tests/integration/test_client_oom: WRAP := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 $(B)/tests/%: $(B)/obj/tests/%.o $(call obj,$(TESTLIB_SRC) $(CLIENT_SRC)) $(B)/libcore.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ $(LINK_CORE) $$($(PKG_CONFIG) --libs $(LIBS_TEST))

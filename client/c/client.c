@@ -84,7 +84,7 @@ void sessiond_free(struct sessiond *client)
         return;
     assert(!client->answering);
     client_adopt(client);
-    client->state = CLIENT_DOWN; /* nothing may be sent by the callbacks */
+    client->closing = true;
     while ((call = TAILQ_FIRST(&client->sent)) || (call = TAILQ_FIRST(&client->waiting)))
         call_fail(client, call, -ECANCELED, "the client was closed before the answer came");
     client_free(client);
@@ -453,6 +453,8 @@ int sessiond_send(struct sessiond *client, const struct sessiond_call *ask, sess
     int r;
 
     client_adopt(client);
+    if (client->closing)
+        return failure_set(&client->failure, -ECANCELED, "the client is being closed");
     if (!callback)
         return failure_set(&client->failure, -EINVAL, "a call needs a callback: nobody would hear of its failure");
     r = call_new(&call, client, ask);

@@ -23,8 +23,6 @@
 #include "proto.h"
 #include "sessiond.h"
 
-#define N_ELEMENTS(array) (sizeof(array) / sizeof((array)[0]))
-
 enum {
     CLIENT_RETRY_MS = 10000,
     CLIENT_SILENCE_MS = 60000,
@@ -52,7 +50,7 @@ void results_free(struct results *results); /* accepts NULL */
 /* Makes room for texts of `size` bytes in all, their NUL bytes counted. Return: 0, -ENOMEM. */
 int results_add_page(struct results *results, size_t size);
 
-/* Copies a text to the newest page, which must have the room. A text without data stays so. */
+/* Copies a text to the newest page, which has the room. A text without data stays so. */
 struct sessiond_text results_copy(struct results *results, struct slice text);
 
 /* Makes room for n more elements. Return: the first of them, zeroed, which count at once; NULL: no memory. */
@@ -144,7 +142,8 @@ struct sessiond {
     char *name;
     int64_t retry_ms;
     int64_t silence_ms;
-    pid_t pid; /* whose connection and calls these are */
+    bool closing; /* no more calls are taken */
+    pid_t pid;    /* whose connection and calls these are */
 
     enum client_state state;
     int fd;                      /* -1: none */

@@ -168,7 +168,7 @@ static size_t expect_unbroken(struct sessiond *client)
 static void test_a_backup_under_load_holds_all_that_was_acknowledged_before_it(void **state)
 {
     struct daemon *daemon = *state, *restored;
-    struct sessiond *client = daemon_client(daemon);
+    struct sessiond *client;
     struct paths paths = paths_in(daemon);
     unsigned acknowledged = 0;
     int stop[2], report[2], status;
@@ -183,6 +183,7 @@ static void test_a_backup_under_load_holds_all_that_was_acknowledged_before_it(v
         _exit(write_until_told(daemon, stop[0], report[1]));
     }
     close(report[1]);
+    client = daemon_client(daemon);
     while (acknowledged < 500)
         assert_int_equal(read(report[0], &acknowledged, sizeof(acknowledged)), sizeof(acknowledged));
     for (int i = 0; i < 5; i++)

@@ -106,18 +106,19 @@ static long resident_kib(const struct daemon *daemon)
 static void test_a_long_history_is_read_as_it_stood_while_another_process_appends(void **state)
 {
     struct daemon *daemon = *state;
-    struct sessiond *client = daemon_client(daemon);
+    struct sessiond *client;
     unsigned n_batches = is_slow() ? 20 : 200, n_appended = is_slow() ? 500 : 10000;
     struct sessiond_items items;
     int begin[2], status;
     size_t n = 0;
     pid_t pid;
 
-    fill(client, n_batches);
     assert_int_equal(pipe(begin), 0);
     pid = fork();
     if (pid == 0)
         _exit(append_in_child(daemon, begin[0], n_batches * BATCH, n_appended));
+    client = daemon_client(daemon);
+    fill(client, n_batches);
     assert_int_equal(write(begin[1], "x", 1), 1);
     for (bool growing = true; growing;) {
         growing = waitpid(pid, &status, WNOHANG) == 0;

@@ -258,7 +258,7 @@ static void test_writers_in_many_processes_each_keep_their_order(void **state)
 {
     enum { WRITERS = 8, N = 100 };
     struct daemon *daemon = *state;
-    struct sessiond *client = daemon_client(daemon);
+    struct sessiond *client;
     int next[WRITERS] = {0}, status;
     struct sessiond_items items;
     pid_t pids[WRITERS];
@@ -272,6 +272,7 @@ static void test_writers_in_many_processes_each_keep_their_order(void **state)
         assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
         assert_int_equal(status, 0);
     }
+    client = daemon_client(daemon);
     EXPECT(client, 0, sessiond_get_items(client, "shared", NULL, &items));
     assert_int_equal(items.n_items, WRITERS * N);
     assert_int_equal(items.first_seq, 1);

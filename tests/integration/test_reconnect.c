@@ -507,6 +507,58 @@ static void test_what_is_no_sessiond_is_told_at_once(void **state)
     }
 }
 
+/* Answers like a daemon, but one byte of each answer after hello's is another. */
+static enum peer_action mutates(struct peer *peer, const struct message *request, struct slice frame,
+                                struct buf *answer)
+{
+    uint64_t *random = peer->arg;
+
+    if (!peer_forward(peer, frame, answer))
+        return PEER_CLOSE;
+    if (is_method(request, "hello"))
+        return PEER_SEND;
+    *random = *random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    answer->data[(*random >> 33) % answer->size] = (char)(*random >> 24);
+    return PEER_SEND;
+}
+
+static void test_answers_with_a_wrong_byte_never_crash_a_client(void **state)
+{
+    struct daemon *daemon = *state;
+    uint64_t random = 1;
+    struct peer peer = {.behind = daemon->socket};
+    struct sessiond *client = daemon_client(daemon);
+
+    add_item(client, "s", A);
+    add_item(client, "s", B);
+    add_item(client, "t", B);
+    peer_start(&peer, &daemon->scratch, mutates, &random);
+    for (int i = 0; i < 300; i++) {
+        struct sessiond_options options = {.socket = peer.socket, .retry_ms = 1, .silence_ms = 5};
+        struct sessiond *victim = client_with(options);
+        struct sessiond_sessions sessions;
+        struct sessiond_stores stores;
+        struct sessiond_popped popped;
+        struct sessiond_items items;
+        char *json;
+
+        if (sessiond_get_items(victim, "s", NULL, &items) == 0)
+            sessiond_items_free(&items);
+        if (sessiond_list_sessions(victim, NULL, &sessions) == 0)
+            sessiond_sessions_free(&sessions);
+        if (sessiond_list_stores(victim, &stores) == 0)
+            sessiond_stores_free(&stores);
+        if (sessiond_pop_item(victim, "empty", NULL, &popped) == 0)
+            sessiond_popped_free(&popped);
+        if (i % 10 == 0 && sessiond_info(victim, &json) == 0)
+            free(json);
+        sessiond_free(victim);
+    }
+    peer_stop(&peer);
+    expect_items(client, "s", A, B, NULL);
+    sessiond_free(client);
+}
+
 static enum peer_action refuses_hello(struct peer *peer, const struct message *request, struct slice frame,
                                       struct buf *answer)
 {
@@ -675,6 +727,27 @@ static void sends_more(struct sessiond *client, int r, const union sessiond_answ
     }
 }
 
+static void retries(struct sessiond *client, int r, const union sessiond_answer *answer, void *arg)
+{
+    struct sessiond_call call = {.method = SESSIOND_PING};
+    int *said = arg;
+
+    assert_null(answer);
+    if (r < 0)
+        *said = sessiond_send(client, &call, retries, arg);
+}
+
+static void test_a_callback_cannot_keep_a_client_from_being_freed(void **state)
+{
+    struct sessiond *client = daemon_client(*state);
+    struct sessiond_call call = {.method = SESSIOND_PING};
+    int said = 0;
+
+    EXPECT(client, 0, sessiond_send(client, &call, retries, &said));
+    sessiond_free(client);
+    assert_int_equal(said, -ECANCELED);
+}
+
 static void test_a_callback_may_send_more(void **state)
 {
     struct sessiond *client = daemon_client(*state);
@@ -710,12 +783,14 @@ int main(void)
         TEST(test_a_busy_call_is_given_up_when_a_later_one_on_its_session_succeeds),
         BARE(test_silence_counts_as_a_broken_connection),
         BARE(test_what_is_no_sessiond_is_told_at_once),
+        TEST(test_answers_with_a_wrong_byte_never_crash_a_client),
         BARE(test_a_daemon_of_another_protocol_can_still_be_asked_who_it_is),
         BARE(test_a_daemon_with_too_many_connections_is_tried_again),
         TEST(test_after_fork_the_child_has_a_connection_of_its_own),
         TEST(test_freeing_a_client_answers_what_is_under_way),
         TEST(test_a_callback_that_blocks_is_told_so),
         TEST(test_a_callback_may_send_more),
+        TEST(test_a_callback_cannot_keep_a_client_from_being_freed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
