@@ -230,6 +230,17 @@ int sessiond_hello(struct sessiond *client, struct sessiond_hello *ret)
     return 0;
 }
 
+int sessiond_recover(struct sessiond *client, const char *store, uint64_t *ret_missing)
+{
+    struct sessiond_call call = {.method = SESSIOND_RECOVER, .store = store};
+    union sessiond_answer answer;
+    int r = client_perform(client, &call, &answer, NULL);
+
+    if (r == 0 && ret_missing)
+        *ret_missing = answer.missing;
+    return r;
+}
+
 int sessiond_info(struct sessiond *client, char **ret_json)
 {
     struct sessiond_call call = {.method = SESSIOND_INFO};

@@ -45,7 +45,7 @@ static const struct parameter replace_items[] = {TEXT(session), NUMBER(from_seq)
 static const struct parameter change[] = {TEXT(session), OF_A_CHANGE, END};
 static const struct parameter list_sessions[] = {
     {"after", PARAMETER_TEXT, offsetof(struct question, after_id)}, NUMBER(limit), TEXT(prefix), TEXT(store), END};
-static const struct parameter backup[] = {TEXT(store), END};
+static const struct parameter of_store[] = {TEXT(store), END};
 static const struct parameter backup_read[] = {TEXT(backup), NUMBER(offset), TEXT(store), END};
 static const struct parameter backup_delete[] = {TEXT(backup), TEXT(store), END};
 
@@ -135,7 +135,7 @@ static int make_room(struct call *call, size_t frame_size)
 
 struct items_map {
     struct text_list items;
-    struct number first_seq, last_seq, head_seq, revision, epoch;
+    struct number first_seq, last_seq, head_seq, revision, epoch, missing;
     bool more;
 };
 
@@ -147,6 +147,7 @@ static const struct field items_fields[] = {
     {"revision", FIELD_NUMBER, FIELD_REQUIRED, offsetof(struct items_map, revision), 0, 0},
     {"epoch", FIELD_NUMBER, FIELD_REQUIRED, offsetof(struct items_map, epoch), 0, 0},
     {"more", FIELD_BOOL, FIELD_REQUIRED, offsetof(struct items_map, more), 0, 0},
+    {"missing", FIELD_NUMBER, 0, offsetof(struct items_map, missing), 0, 0},
     {0},
 };
 
@@ -190,7 +191,8 @@ static int read_items(struct call *call, const struct message *message, size_t f
         *items = (struct sessiond_items){.first_seq = map.first_seq.value,
                                          .head_seq = map.head_seq.value,
                                          .revision = map.revision.value,
-                                         .epoch = map.epoch.value};
+                                         .epoch = map.epoch.value,
+                                         .missing = map.missing.value};
     if (map.items.n > 0)
         items->last_seq = map.last_seq.value;
     items->items = (const struct sessiond_text *)call->results->elements;
@@ -347,7 +349,7 @@ static const struct field stores_fields[] = {
 
 struct store_map {
     struct slice name, engine;
-    struct number sessions, bytes;
+    struct number sessions, bytes, missing;
 };
 
 static const struct field store_fields[] = {
@@ -355,6 +357,7 @@ static const struct field store_fields[] = {
     {"engine", FIELD_TEXT, FIELD_REQUIRED, offsetof(struct store_map, engine), 0, 0},
     {"sessions", FIELD_NUMBER, FIELD_NIL, offsetof(struct store_map, sessions), 0, 0},
     {"bytes", FIELD_NUMBER, FIELD_NIL, offsetof(struct store_map, bytes), 0, 0},
+    {"missing", FIELD_NUMBER, FIELD_NIL, offsetof(struct store_map, missing), 0, 0},
     {0},
 };
 
@@ -367,7 +370,8 @@ static int read_store(struct call *call, const struct message *message, const st
     *store = (struct sessiond_store){.name = results_copy(call->results, map.name),
                                      .engine = results_copy(call->results, map.engine),
                                      .sessions = some(map.sessions),
-                                     .bytes = map.bytes.value};
+                                     .bytes = map.bytes.value,
+                                     .missing = map.missing.value};
     return 0;
 }
 
@@ -433,6 +437,27 @@ static int read_info(struct call *call, const struct message *message, size_t fr
     return r;
 }
 
+struct recovered_map {
+    struct number missing;
+};
+
+static const struct field recovered_fields[] = {
+    {"missing", FIELD_NUMBER, FIELD_REQUIRED, offsetof(struct recovered_map, missing), 0, 0},
+    {0},
+};
+
+static int read_recovered(struct call *call, const struct message *message, size_t frame_size, bool *ret_more,
+                          char *why)
+{
+    struct recovered_map map = {0};
+
+    (void)frame_size;
+    (void)ret_more;
+    TRY(message_read(message, message->result, recovered_fields, MESSAGE_IGNORE_UNKNOWN, &map, why));
+    call->answer.missing = map.missing.value;
+    return 0;
+}
+
 static int read_nothing(struct call *call, const struct message *message, size_t frame_size, bool *ret_more, char *why)
 {
     (void)call;
@@ -456,7 +481,8 @@ const struct method call_methods[SESSIOND_N_METHODS] = {
     [SESSIOND_DELETE_SESSION] = {"delete_session", true, false, change, read_changed},
     [SESSIOND_LIST_SESSIONS] = {"list_sessions", false, false, list_sessions, read_sessions},
     [SESSIOND_LIST_STORES] = {"list_stores", false, false, none, read_stores},
-    [SESSIOND_BACKUP] = {"backup", false, true, backup, read_part},
+    [SESSIOND_RECOVER] = {"recover", false, false, of_store, read_recovered},
+    [SESSIOND_BACKUP] = {"backup", false, true, of_store, read_part},
     [SESSIOND_BACKUP_READ] = {"backup_read", false, false, backup_read, read_part},
     [SESSIOND_BACKUP_DELETE] = {"backup_delete", false, false, backup_delete, read_nothing},
 };

@@ -132,7 +132,8 @@ struct sessiond_items {
     uint64_t head_seq; /* the highest that the session ever gave; 0: it never existed, as with the next two */
     uint64_t revision;
     uint64_t epoch;
-    void *owner; /* private: what the texts live in */
+    uint64_t missing; /* the store is rolled back: so many rows of its log were acknowledged and are not there */
+    void *owner;      /* private: what the texts live in */
 };
 
 /* Reads a history as it stood at one moment, however long it is and whoever appends meanwhile (long ones come in
@@ -177,6 +178,7 @@ struct sessiond_store {
     struct sessiond_text engine;
     struct sessiond_number sessions; /* not given: the store cannot be opened at the moment */
     uint64_t bytes;                  /* on disk */
+    uint64_t missing;                /* as in struct sessiond_items; 0: nothing */
 };
 
 struct sessiond_stores {
@@ -269,6 +271,11 @@ SESSIOND_CHECKED int sessiond_info(struct sessiond *client, char **ret_json);
  * Return: also -EBUSY, if another backup to the same path is under way. */
 SESSIOND_CHECKED int sessiond_backup(struct sessiond *client, const char *store, const char *path);
 
+/* Accepts that a store (NULL: the client's) has less than was acknowledged, after somebody has looked: from now on it
+ * makes changes again instead of refusing them with SESSIOND_ROLLED_BACK. `ret_missing` (may be NULL) gets what was
+ * missing, as in struct sessiond_items. */
+SESSIOND_CHECKED int sessiond_recover(struct sessiond *client, const char *store, uint64_t *ret_missing);
+
 /* ---- many calls under way ---- */
 
 enum sessiond_method {
@@ -282,6 +289,7 @@ enum sessiond_method {
     SESSIOND_DELETE_SESSION,
     SESSIOND_LIST_SESSIONS,
     SESSIOND_LIST_STORES,
+    SESSIOND_RECOVER,
     SESSIOND_BACKUP,
     SESSIOND_BACKUP_READ,
     SESSIOND_BACKUP_DELETE,
@@ -323,6 +331,7 @@ union sessiond_answer {
     struct sessiond_sessions sessions; /* list_sessions, all pages of it */
     struct sessiond_stores stores;     /* list_stores */
     struct sessiond_text info;         /* info, as JSON */
+    uint64_t missing;                  /* recover */
     struct sessiond_backup_part part;  /* backup, backup_read */
 };
 

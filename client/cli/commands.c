@@ -503,7 +503,23 @@ int command_info(struct sessiond *client, const struct invocation *invocation)
     return EXIT_DONE;
 }
 
-/* ---- backup ---- */
+/* ---- loss and backup ---- */
+
+int command_recover(struct sessiond *client, const struct invocation *invocation)
+{
+    uint64_t missing;
+    int r = sessiond_recover(client, NULL, &missing);
+
+    if (r)
+        return refused(client, r);
+    if (invocation->json)
+        (void)printf("{\"missing\": %" PRIu64 "}\n", missing);
+    else if (missing)
+        (void)printf("accepted that %" PRIu64 " rows are missing\n", missing);
+    else
+        (void)puts("nothing was missing");
+    return EXIT_DONE;
+}
 
 int command_backup(struct sessiond *client, const struct invocation *invocation)
 {

@@ -93,6 +93,9 @@ static const struct command {
     {"stores", "", 0, 0, OF_THE_DAEMON, command_stores, NULL, "the stores, their sessions and bytes", ""},
     {"ping", "", 0, 0, OF_THE_DAEMON, command_ping, NULL, "does the daemon answer?", ""},
     {"info", "", 0, 0, OF_THE_DAEMON, command_info, NULL, "what the daemon says of itself", ""},
+    {"recover", "", 0, 0, OF_A_STORE, command_recover, NULL, "accept that a store has less than was acknowledged",
+     "A store that lost something (a damaged log, an old copy put back) refuses changes as rolled_back, and `get`\n"
+     "shows what it has. When you have looked, and there is no better copy, this lets it go on.\n"},
     {"backup", "FILE", 1, 1, OF_A_STORE, command_backup, NULL,
      "a verified copy of the store, while the daemon works on",
      "FILE takes its name, in place of an older one, when it is whole and on disk. To restore, stop the daemon,\n"
