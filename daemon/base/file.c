@@ -26,9 +26,8 @@ int file_sync_parent(const char *path)
 {
     char copy[PATH_MAX];
 
-    if (strlen(path) >= sizeof(copy))
+    if (snprintf(copy, sizeof(copy), "%s", path) >= (int)sizeof(copy))
         return fault(ENAMETOOLONG, path);
-    strncpy(copy, path, sizeof(copy));
     return file_sync(dirname(copy));
 }
 
