@@ -254,6 +254,11 @@ def is_running(pid: int) -> bool:
     return state != "Z"
 
 
+def hear_all_signals() -> None:
+    """A shell cannot trap a signal that was ignored when it began, as SIGHUP is under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Running:
     """`sessionctl run` with a command that says its socket and waits until its standard input ends."""
 
@@ -264,6 +269,7 @@ class Running:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
+            preexec_fn=hear_all_signals,
         )
         assert self.process.stdout
         self.socket = self.process.stdout.readline().decode().strip()
