@@ -234,7 +234,7 @@ static void close_if_broken(struct lane *lane, struct lane_store *store)
 /* The last thing in a store's turn. Return: whether it has left. */
 static bool leaves_if_ill(struct lane *lane, struct lane_store *store)
 {
-    if (!store->ill)
+    if (!store->ill || lane->is_infirmary)
         return false;
     send_away(lane, store);
     return true;
@@ -352,12 +352,15 @@ static void begin_steps(struct lane_store *store, struct list *batch)
     store->steps = job;
 }
 
-static void run_batch(struct lane *lane, struct lane_store *store, struct list *batch)
+/* Return: whether the store has left, and then it did before its jobs are back: who hears of a failure finds the store
+ * in quarantine. */
+static bool run_batch(struct lane *lane, struct lane_store *store, struct list *batch)
 {
     int r = open_store(lane, store);
+    bool left;
 
     if (list_is_empty(batch))
-        return; /* a patient without visitors */
+        return false; /* a patient without visitors */
     if (r) {
         answer_all(batch, r);
     } else if (job_of(batch->next)->kind == JOB_STEPS) {
@@ -368,7 +371,9 @@ static void run_batch(struct lane *lane, struct lane_store *store, struct list *
         if (r)
             run_apart(lane, store, batch);
     }
+    left = leaves_if_ill(lane, store);
     hand_back(lane->lanes, batch);
+    return left;
 }
 
 /* ---- between batches ---- */
@@ -486,11 +491,10 @@ static void *run_lane(void *arg)
 
     while (next_batch(lane, more ? 0 : settled ? IDLE_SECONDS : SETTLE_SECONDS, &batch, &store)) {
         if (store) {
-            run_batch(lane, store, &batch);
-            if (lane->is_infirmary)
-                nurse(lane, store);
-            else if (leaves_if_ill(lane, store))
+            if (run_batch(lane, store, &batch))
                 more = more && tend_all(lane);
+            else if (lane->is_infirmary)
+                nurse(lane, store);
             else
                 more = more ? tend_all(lane) : tend_store(lane, store);
             settled = false;

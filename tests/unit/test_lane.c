@@ -953,6 +953,7 @@ static void test_an_uncertain_commit_sends_the_store_to_the_infirmary(void **sta
     let_go(f);
     wait_for(f, 2);
     assert_int_equal(change.job.outcome, SESSIOND_UNCERTAIN);
+    assert_int_equal(f->store.quarantines, 1); /* whoever hears of it finds the store in quarantine already */
     wait_until_well(f);
 }
 
