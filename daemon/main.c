@@ -40,6 +40,7 @@ struct process {
     struct server server;
     uv_loop_t loop;
     uv_signal_t signals[2];
+    uv_work_t first_work;
     struct lanes *lanes;
     struct registry *registry;
     int exit_status;
@@ -199,6 +200,19 @@ static int reserve_descriptors(struct process *process)
     return 0;
 }
 
+static void do_nothing(uv_work_t *work)
+{
+    (void)work;
+}
+
+/* libuv makes the threads of its pool when they are first needed, and aborts if it cannot: better now than later. */
+static int start_pool(struct process *process)
+{
+    int r = uv_queue_work(&process->loop, &process->first_work, do_nothing, NULL);
+
+    return r ? fault(r, "thread pool") : 0;
+}
+
 static int set_up_process(struct process *process)
 {
     int r;
@@ -211,7 +225,9 @@ static int set_up_process(struct process *process)
     log_setup(process->config.log_level);
     if ((r = uv_loop_init(&process->loop)))
         return fault(r, "event loop");
-    return reserve_descriptors(process);
+    if ((r = reserve_descriptors(process)))
+        return r;
+    return start_pool(process);
 }
 
 /* ---- the state directory ---- */
