@@ -118,6 +118,8 @@ static void print_items_json(const struct sessiond_items *items)
     print_seq("first_seq", items->first_seq);
     print_seq("last_seq", items->last_seq);
     (void)printf("\"head_seq\": %" PRIu64 ", ", items->head_seq);
+    if (items->missing)
+        (void)printf("\"missing\": %" PRIu64 ", ", items->missing);
     print_version(items->revision, items->epoch);
 }
 
@@ -137,6 +139,10 @@ int command_get(struct sessiond *client, const struct invocation *invocation)
 
     if (r)
         return refused(client, r);
+    if (items.missing)
+        (void)complain(0,
+                       "this store has lost %" PRIu64 " rows that were acknowledged; see `sessionctl recover --help`",
+                       items.missing);
     (invocation->json ? print_items_json : print_items)(&items);
     sessiond_items_free(&items);
     return EXIT_DONE;
@@ -383,7 +389,7 @@ static void print_store_json(const struct sessiond_store *store)
         (void)printf(", \"sessions\": %" PRIu64, store->sessions.value);
     else
         (void)fputs(", \"sessions\": null", stdout);
-    (void)printf(", \"bytes\": %" PRIu64 "}", store->bytes);
+    (void)printf(", \"bytes\": %" PRIu64 ", \"missing\": %" PRIu64 "}", store->bytes, store->missing);
 }
 
 static void print_stores_json(const struct sessiond_stores *stores)

@@ -99,8 +99,8 @@ static const struct command {
     {"backup", "FILE", 1, 1, OF_A_STORE, command_backup, NULL,
      "a verified copy of the store, while the daemon works on",
      "FILE takes its name, in place of an older one, when it is whole and on disk. To restore, stop the daemon,\n"
-     "put FILE in the place of the store's items.db and remove items.db-wal and items.head beside it. (With\n"
-     "items.head there, an older copy is noticed and changes are refused as rolled_back.)\n"},
+     "put FILE in the place of the store's items.db, remove items.db-wal beside it, start the daemon, and accept\n"
+     "with `recover` that the store is older than it was.\n"},
     {"verify", "FILE", 1, 1, 0, NULL, command_verify, "is this a whole and undamaged store?", ""},
     {"run", "-- COMMAND ...", 1, ARGUMENTS_MANY, 0, NULL, command_run,
      "a private daemon for one command, for tests and CI",

@@ -41,13 +41,12 @@ static int verify(const char *path)
     return run_program("sessiond", arguments, NULL);
 }
 
-/* Removes a file beside the store. */
-static void remove_beside(const struct daemon *daemon, const char *name)
+/* The log of the store that was there before is none of this one's. */
+static void remove_log(const struct daemon *daemon)
 {
     char path[3 * PATH_SIZE];
 
-    (void)snprintf(path, sizeof(path), "%.*s/%s", (int)(strrchr(daemon->store, '/') - daemon->store), daemon->store,
-                   name);
+    (void)snprintf(path, sizeof(path), "%s-wal", daemon->store);
     (void)unlink(path);
 }
 
@@ -65,9 +64,11 @@ static struct daemon *restore(const char *file)
     sessiond_free(client);
     daemon_stop(daemon);
     assert_int_equal(rename(file, daemon->store), 0);
-    remove_beside(daemon, "items.db-wal");
-    remove_beside(daemon, "items.head");
+    remove_log(daemon);
     daemon_start(daemon);
+    client = daemon_client(daemon);
+    EXPECT(client, 0, sessiond_recover(client, NULL, NULL));
+    sessiond_free(client);
     return daemon;
 }
 
@@ -108,18 +109,25 @@ static void test_an_old_copy_in_the_place_of_a_store_is_noticed(void **state)
     struct sessiond *client = daemon_client(daemon);
     struct sessiond_text item = SESSIOND_TEXT(A);
     struct paths paths = paths_in(daemon);
+    struct sessiond_items items;
+    uint64_t missing;
 
     add_item(client, "s", A);
     EXPECT(client, 0, sessiond_backup(client, NULL, paths.file));
     add_item(client, "s", "{\"n\": 2}");
     daemon_stop(daemon);
     assert_int_equal(rename(paths.file, daemon->store), 0);
-    remove_beside(daemon, "items.db-wal");
+    remove_log(daemon);
     daemon_start(daemon);
     EXPECT(client, SESSIOND_ROLLED_BACK, sessiond_add_items(client, "s", &item, 1, NULL, NULL));
-    daemon_stop(daemon);
-    remove_beside(daemon, "items.head"); /* the operator has seen it and goes on from here */
-    daemon_start(daemon);
+    EXPECT(client, 0, sessiond_get_items(client, "s", NULL, &items));
+    assert_int_equal(items.n_items, 1); /* what is there can be read, and is marked */
+    assert_int_equal(items.missing, 1);
+    sessiond_items_free(&items);
+    EXPECT(client, 0, sessiond_recover(client, NULL, &missing)); /* the operator has seen it and goes on from here */
+    assert_int_equal(missing, 1);
+    EXPECT(client, 0, sessiond_recover(client, NULL, &missing));
+    assert_int_equal(missing, 0);
     add_item(client, "s", "{\"n\": 3}");
     expect_items(client, "s", A, "{\"n\": 3}", NULL);
     sessiond_free(client);

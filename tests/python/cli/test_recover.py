@@ -26,6 +26,8 @@ def test_recover_lets_a_store_with_a_loss_go_on(daemon):
 
     refused = sessionctl(daemon, "add", "s", text='{"n":4}\n')
     assert refused.returncode == 1 and "rolled_back" in refused.stderr
+    marked = sessionctl(daemon, "get", "s")
+    assert marked.returncode == 0 and "has lost" in marked.stderr
     accepted = sessionctl(daemon, "recover")
     assert accepted.returncode == 0 and "are missing" in accepted.stdout
     assert sessionctl(daemon, "add", "s", text='{"n":5}\n').returncode == 0

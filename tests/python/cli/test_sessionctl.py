@@ -195,7 +195,7 @@ def test_output_that_cannot_be_written_is_an_error(daemon: Daemon) -> None:
 
 # --- usage -------------------------------------------------------------------------------------
 
-COMMANDS = "get add pop clear delete list stores ping info backup verify run".split()
+COMMANDS = "get add pop clear delete list stores ping info recover backup verify run".split()
 
 
 def test_help() -> None:
@@ -205,7 +205,7 @@ def test_help() -> None:
     for command in COMMANDS:
         text = done(command, "--help").decode()
         assert text.startswith(f"sessionctl {command} ")
-        assert ("--store" in text) == (command in "get add pop clear delete list backup".split())
+        assert ("--store" in text) == (command in "get add pop clear delete list recover backup".split())
     assert done("--version").startswith(b"sessionctl ")
 
 
