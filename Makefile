@@ -13,7 +13,7 @@ T       ?= 60
 PKGS_BUILD := gcc make pkg-config libuv1-dev libsqlite3-dev libjansson-dev libmsgpack-dev libxxhash-dev \
               libcurl4-openssl-dev python3 python3-venv
 PKGS_TEST  := $(PKGS_BUILD) libcmocka-dev clang libclang-rt-14-dev valgrind sqlite3 procps
-PKGS_CHECK := $(PKGS_TEST) clang-format clang-tidy cppcheck
+PKGS_CHECK := $(PKGS_TEST) clang-format clang-tidy cppcheck git
 PKGS_BENCH := $(PKGS_TEST) redis-server
 
 # ---- compilers and flags ----
