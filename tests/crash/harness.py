@@ -25,6 +25,7 @@ STORE = pathlib.Path("u", str(os.getuid()), b"default".hex(), "items.db")
 """Where the default store is, in a state directory."""
 DEADLINE_S = 120.0
 """For anything that must happen; a sanitizer's build on a busy machine is slow."""
+TURN_S = 0.05
 
 
 class Broken(Exception):
@@ -37,13 +38,15 @@ def now_us() -> int:
 
 
 def wait_until(what: str, condition: Callable[[], bool], turn: Callable[[float], object]) -> None:
-    """`turn` waits for something to happen, for so many seconds at most; then the condition is looked at again."""
-    end = time.monotonic() + DEADLINE_S
+    """`turn` waits for something to happen, for so many seconds at most; then the condition is looked at again. Only
+    time in which this process ran counts: where all of us were stopped for minutes, nobody else was slow."""
+    left = DEADLINE_S
     while not condition():
-        left = end - time.monotonic()
         if left <= 0:
             raise Broken(f"waited {DEADLINE_S:.0f} s in vain: {what}")
-        turn(min(left, 0.05))
+        begun = time.monotonic()
+        turn(TURN_S)
+        left -= min(time.monotonic() - begun, 2 * TURN_S)
 
 
 class Daemon:
@@ -109,9 +112,20 @@ class Daemon:
 
     def reap(self) -> None:
         """Wait for the end that was planned; any other is a failure."""
-        wait_until("the daemon is killed", lambda: self.ended(0), self.ended)
+        try:
+            wait_until("the daemon is killed", lambda: self.ended(0), self.ended)
+        except Broken as broken:
+            raise Broken(f"{broken}; its threads: {self._threads()}") from None
         if self.running.returncode != -signal.SIGKILL:
             raise Broken(f"sessiond ended with status {self.running.returncode}; see {self.log}")
+
+    def _threads(self) -> str:
+        """What each thread of a daemon that hangs is doing: its name, its state, and where in the kernel it waits."""
+        found = []
+        for task in sorted(pathlib.Path(f"/proc/{self.running.pid}/task").iterdir()):
+            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+            found.append(f"{(task / 'comm').read_text().strip()} {state} {(task / 'wchan').read_text() or '-'}")
+        return ", ".join(found)
 
     def stop(self) -> None:
         """Let it end as an administrator would."""
