@@ -14,6 +14,7 @@
 enum {
     PREPARE_ON_LOOP = 256 * 1024, /* bytes of a frame whose items the loop checks itself: some 0.2 ms */
     RETRY_AFTER_MS = 20,
+    SHOWN_METHOD = 64,      /* bytes of a method's name that there is not */
     REFUSAL_RESERVE = 1024, /* a refusal is at most this long */
 };
 
@@ -125,6 +126,16 @@ static enum request_stage finish(struct request *request)
 
 /* ---- stages ---- */
 
+/* So many bytes of a text at most, and no half character: what is told to a client is UTF-8. */
+static int shown_size(struct slice text, size_t max)
+{
+    size_t size = text.size < max ? text.size : max;
+
+    while (size > 0 && size < text.size && ((unsigned char)text.data[size] & 0xc0) == 0x80)
+        size--;
+    return (int)size;
+}
+
 static int read_parameters(struct request *request)
 {
     const struct message *message = &request->message;
@@ -134,7 +145,7 @@ static int read_parameters(struct request *request)
     request->method = method_find(message->method);
     if (!request->method)
         return request_refuse(request, SESSIOND_UNKNOWN_METHOD, "there is no method \"%.*s\"",
-                              (int)(message->method.size > 64 ? 64 : message->method.size), message->method.data);
+                              shown_size(message->method, SHOWN_METHOD), message->method.data);
     r = message_read(message, message->params, request->method->fields, MESSAGE_REFUSE_UNKNOWN, &request->params, why);
     if (r < 0)
         return fault(r, "read parameters");

@@ -585,6 +585,22 @@ static void test_parameters_are_checked(void **state)
     expect(f, "list_stores", "{}", "{'stores': []}"); /* nothing came of any of it */
 }
 
+static void test_a_long_name_is_cut_between_characters(void **state)
+{
+    struct fixture *f = *state;
+    char method[200] = "";
+
+    for (size_t i = 0; i < 4; i++) {
+        memset(method, 'x', i);
+        for (size_t j = 0; j < 30; j++)
+            memcpy(method + i + 4 * j, "\xf0\x9f\x98\x80", 5);
+        ask(f, method, "{}"); /* an answer that is not UTF-8 would show a replacement character */
+        assert_non_null(strstr(f->answer, "unknown_method"));
+        assert_null(strstr(f->answer, "\xef\xbf\xbd"));
+        assert_non_null(strstr(f->answer, "\xf0\x9f\x98\x80\\'"));
+    }
+}
+
 static void test_nil_is_the_same_as_leaving_out(void **state)
 {
     struct fixture *f = *state;
@@ -1011,6 +1027,7 @@ int main(void)
         TEST(test_names_of_stores),
         TEST(test_an_owner_has_so_many_stores),
         TEST(test_parameters_are_checked),
+        TEST(test_a_long_name_is_cut_between_characters),
         TEST(test_nil_is_the_same_as_leaving_out),
         TEST(test_texts_have_limits),
         TEST(test_an_item_that_is_none_refuses_all_and_names_its_index),
