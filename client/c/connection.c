@@ -398,17 +398,19 @@ static int take_input(struct sessiond *client)
     return r;
 }
 
-/* Return: > 0 bytes read; 0: nothing there at the moment; < 0: the connection ended. */
-static ssize_t read_some(struct sessiond *client)
+/* Return: > 0 bytes read; 0: nothing there at the moment; < 0: the connection ended. *ret_drained: that was all. */
+static ssize_t read_some(struct sessiond *client, bool *ret_drained)
 {
     char *room = buf_reserve(&client->input, READ_SIZE);
+    size_t size = client->input.capacity - client->input.size;
     ssize_t n;
 
     if (!room)
         return -ENOMEM;
     do
-        n = recv(client->fd, room, client->input.capacity - client->input.size, 0);
+        n = recv(client->fd, room, size, 0);
     while (n < 0 && errno == EINTR);
+    *ret_drained = n < (ssize_t)size;
     if (n < 0)
         return errno == EAGAIN ? 0 : -errno;
     if (n == 0)
@@ -421,9 +423,10 @@ static ssize_t read_some(struct sessiond *client)
 void connection_read(struct sessiond *client)
 {
     unsigned connection = client->n_connections;
+    bool drained = false;
 
-    for (unsigned i = 0; i < READS_MAX && client->n_connections == connection; i++) {
-        ssize_t n = read_some(client);
+    for (unsigned i = 0; i < READS_MAX && !drained && client->n_connections == connection; i++) {
+        ssize_t n = read_some(client, &drained);
         int r = n > 0 ? take_input(client) : (int)n;
 
         if (n == 0 || client->n_connections != connection)
