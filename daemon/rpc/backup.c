@@ -37,11 +37,17 @@ static int find_existing(struct request *request)
     return 0;
 }
 
+/* One at a time, from the first page to the last check: each removes what the others have left. */
 int backup_check(struct request *request)
 {
     int r = find_existing(request);
 
-    return r ? r : clock_random_id(request->backup_id);
+    if (r)
+        return r;
+    if (request->store->backing_up)
+        return request_refuse(request, SESSIOND_BUSY, "a backup of this store is being made");
+    request->store->backing_up = request->backing_up = true;
+    return clock_random_id(request->backup_id);
 }
 
 int backup_run(struct request *request, const struct engine_table *table, struct engine *engine, bool *ret_more)

@@ -62,6 +62,8 @@ void request_free(struct request *request)
 {
     if (!request)
         return;
+    if (request->backing_up)
+        request->store->backing_up = false;
     message_deinit(&request->message);
     buf_deinit(&request->rows);
     buf_deinit(&request->seen);

@@ -79,6 +79,7 @@ struct request {
     unsigned char fingerprint[FINGERPRINT_SIZE];
     struct store *store; /* the one it works on; NULL: none */
     char backup_id[RANDOM_ID_SIZE + 1];
+    bool backing_up;             /* it holds its store's backing_up */
     uint64_t n;                  /* rows packed so far */
     struct buf rows;             /* and they themselves */
     uint64_t n_kept;             /* rows that earlier jobs packed: a job that runs twice begins after them */

@@ -29,6 +29,7 @@ struct store {
     char name[PROTO_STORE_MAX + 1];
     char *directory; /* owned; NULL: volatile */
     bool exists;     /* on disk, or a change that will make it has been submitted */
+    bool backing_up; /* a request makes a backup of it; the request clears this */
 };
 
 struct owner {

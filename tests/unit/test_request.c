@@ -974,6 +974,27 @@ static void test_a_new_backup_takes_the_place_of_the_old(void **state)
     free(second);
 }
 
+/* The first is copied and not yet checked when the second comes. */
+static void test_one_backup_of_a_store_at_a_time(void **state)
+{
+    struct fixture *f = *state;
+    struct request *first;
+
+    ask(f, "add_items", "{'session': 's', 'items': ['{}']}");
+    ask(f, "add_items", "{'session': 's', 'items': ['{}'], 'store': 'other'}");
+    first = make_request(f, "backup", "{}");
+    assert_int_equal(request_step(first), REQUEST_WAIT);
+    expect_refusal(f, "backup", "{}", "busy", "being made");
+    wait_for(f, first);
+    assert_int_equal(request_step(first), REQUEST_WORK);
+    expect_refusal(f, "backup", "{'store': 'default'}", "busy", "'retry_after_ms': ");
+    assert_int_equal(ask(f, "backup", "{'store': 'other'}")[0], '{');
+    request_work(first);
+    assert_int_equal(request_step(first), REQUEST_DONE);
+    assert_int_equal(take_answer(f, first)[0], '{');
+    assert_int_equal(ask(f, "backup", "{}")[0], '{');
+}
+
 static void test_what_has_no_backup(void **state)
 {
     struct fixture *f = *state;
@@ -1044,6 +1065,7 @@ int main(void)
         TEST(test_a_job_that_runs_again_starts_from_scratch),
         TEST(test_a_backup_is_made_read_and_deleted),
         TEST(test_a_new_backup_takes_the_place_of_the_old),
+        TEST(test_one_backup_of_a_store_at_a_time),
         TEST(test_what_has_no_backup),
         TEST(test_recover_without_a_loss),
     };
