@@ -533,6 +533,24 @@ static void test_rows_that_nobody_needs_are_swept(void **state)
     assert_true(f->done.epoch > was.epoch);
 }
 
+/* The log's last row tells where positions go on, and that nothing is missing. */
+static void test_the_last_row_is_not_swept(void **state)
+{
+    static const char *const keys[] = {"k0", "k1", "k2"};
+    struct fixture *f = *state;
+
+    must(open_store(f));
+    must(add(f, to("s"), "1"));
+    for (size_t i = 0; i < N(keys); i++)
+        must(pop(f, keyed("never", keys[i], 'a')));
+    let_pass(f, f->config.receipt_seconds + 60);
+    tend_all(f);
+    assert_int_equal(count(f, "SELECT count(*) FROM log"), 2);
+    assert_int_equal(sizes(f).missing, 0);
+    must(pop(f, keyed("never", keys[2], 'b')));
+    assert_false(f->done.repeated);
+}
+
 static void add_keyed(struct fixture *f, const char *prefix, int n)
 {
     char key[32];
@@ -1013,6 +1031,7 @@ int main(int argc, char **argv)
         TEST(test_a_receipt_is_kept_for_its_time_and_then_goes),
         TEST(test_what_a_receipt_held_goes_with_it),
         TEST(test_rows_that_nobody_needs_are_swept),
+        TEST(test_the_last_row_is_not_swept),
         TEST(test_of_too_many_receipts_the_oldest_go),
         TEST(test_no_receipt_goes_before_its_shortest_time),
         TEST(test_a_late_sweep_sweeps_all),
