@@ -516,12 +516,17 @@ static void test_rows_that_nobody_needs_are_swept(void **state)
         must(add(f, to("s"), "4"));
         must(delete (f, to("s")));
     }
+    must(add(f, to("empty"), "1"));
+    must(pop(f, to("empty")));
     must(add(f, to("s"), "1", "2"));
     must(pop(f, to("s")));
     was = state_of(f, "s");
     let_pass(f, f->config.receipt_seconds + 60);
     tend_all(f);
     assert_int_equal(count(f, "SELECT count(*) FROM receipt"), 0);
+    assert_int_equal(count(f, "SELECT count(*) FROM session WHERE number NOT IN (SELECT position FROM log"
+                              " WHERE name = session.name)"),
+                     0); /* the log alone tells whose rows these are */
     assert_int_equal(count(f, "SELECT count(*) FROM log WHERE operation = 6"), 0);
     /* Of items that are gone only rows that name a session are left. */
     assert_int_equal(count(f, "SELECT count(*) FROM log WHERE operation = 1 AND body IS NULL AND name IS NULL"), 0);
