@@ -1,5 +1,6 @@
 """A client that asks one thing at a time, knows what it was told, and writes it down for verify.py. It hides nothing:
-every answer is the caller's business, and what has no certain answer is repeated, by its key, when the caller says so."""
+every answer is the caller's business, and what has no certain answer is repeated, by its key, when the caller says
+so."""
 
 from __future__ import annotations
 

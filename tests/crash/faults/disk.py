@@ -53,9 +53,10 @@ class Fault:
     way_then: Way = Way.NONE
 
     def __str__(self) -> str:
-        how = {Way.UNDONE: "", Way.HALF: " half done", Way.DONE: " done all the same"}.get(self.way, f" {self.way.name}")
+        how = {Way.UNDONE: "", Way.HALF: " half done", Way.DONE: " done all the same"}
         then = {Way.NONE: "once", self.way: "for ever"}.get(self.way_then, f"then {self.way_then.name}")
-        return f"{errno.errorcode[self.error]} at {'an' if self.call is Call.OPEN else 'a'} {str(self.call.name).lower()}{how}, {then}"
+        call = ("an " if self.call is Call.OPEN else "a ") + str(self.call.name).lower()
+        return f"{errno.errorcode[self.error]} at {call}{how.get(self.way, f' {self.way.name}')}, {then}"
 
     @property
     def lasts(self) -> bool:

@@ -1,5 +1,6 @@
 """A disk that is full: a small tmpfs of its own, and files that may not grow (RLIMIT_FSIZE). Changes are refused with a
-code that is true, reads go on, what is removed makes room, and changes are made again by themselves when there is room."""
+code that is true, reads go on, what is removed makes room, and changes are made again by themselves when there is
+room."""
 
 from __future__ import annotations
 
@@ -141,17 +142,21 @@ def by_a_limit(directory: pathlib.Path) -> str:
         if not ignored & 1 << (signal.SIGXFSZ - 1):
             raise Broken("SIGXFSZ is not ignored")
         limit = (run.daemon.state / STORE).with_name("items.db-wal").stat().st_size + 64 * 1024
-        resource.prlimit(run.daemon.running.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        limit_files(run.daemon.running.pid, limit)
         code = change_until_refused(run)
         expect(code, REFUSALS, "a change of a file that may not grow")
         expect(run.asker.read("a"), READS_GO_ON | {"unavailable"}, "a read of a file that may not grow")
         run.neighbours.go_on("other")
-        resource.prlimit(run.daemon.running.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        limit_files(run.daemon.running.pid, resource.RLIM_INFINITY)
         run.recover()
         run.finish()
         return f"told {code}; changes again after {run.recovery_s:.2f} s"
     finally:
         run.close()
+
+
+def limit_files(pid: int, size: int) -> None:
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 def signal_set(pid: int, name: str) -> int:

@@ -1,11 +1,11 @@
-"""One fault after another: a fixed workload, whose k-th call to the disk fails, for k = 1, 2, 3, … until the workload is
-done before the fault would come. All of it on the files of the store `default`; the store `other`, of another lane, and
+"""One fault after another: a fixed workload, whose k-th call to the disk fails, for k = 1, 2, 3, … until the workload
+is done before the fault would come. All of it on the files of the store `default`; the store `other`, of another lane, and
 `third`, of the same one, must not notice.
 
 After each fault, with the same daemon: changes are refused with a code that is true, or made; the other stores go on;
 once the disk is well again (a fault that lasts is lifted when it has been seen to be noticed) changes are made again by
-themselves; then the daemon is killed (or stopped, where the fault did not come before) and started again on a disk that is
-well, and verify.py judges what it was told against what is there.
+themselves; then the daemon is killed (or stopped, where the fault did not come before) and started again on a disk that
+is well, and verify.py judges what was told against what is there.
 """
 
 from __future__ import annotations
@@ -403,7 +403,9 @@ class Swept:
         )
 
 
-def sweep(scratch: pathlib.Path, template: pathlib.Path, workload: Workload, fault: Fault, first: int, every: int) -> Swept:
+def sweep(
+    scratch: pathlib.Path, template: pathlib.Path, workload: Workload, fault: Fault, first: int, every: int
+) -> Swept:
     """Until the workload is done untouched. Raise Broken, naming k, if a promise was broken; the directory is kept."""
     swept = Swept(f"{workload.name}: {fault}")
     for k in ks(workload, fault, first, every):
