@@ -9,23 +9,11 @@
 
 #include "harness.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { IS_SANITIZED = true };
-#else
-enum { IS_SANITIZED = false };
-#endif
-
 enum {
     BATCH = 1500,
     ITEM_SIZE = 1048, /* 300,000 items of this size are 300 MiB */
     RESIDENT_MAX_KIB = 256 * 1024,
 };
-
-/* Sanitizers and valgrind have memory and time of their own. */
-static bool is_slow(void)
-{
-    return IS_SANITIZED || getenv("SESSIOND_WRAPPER");
-}
 
 /* ---- items with a number ---- */
 
@@ -107,7 +95,7 @@ static void test_a_long_history_is_read_as_it_stood_while_another_process_append
 {
     struct daemon *daemon = *state;
     struct sessiond *client;
-    unsigned n_batches = is_slow() ? 20 : 200, n_appended = is_slow() ? 500 : 10000;
+    unsigned n_batches = harness_is_slow() ? 20 : 200, n_appended = harness_is_slow() ? 500 : 10000;
     struct sessiond_items items;
     int begin[2], status;
     size_t n = 0;
@@ -132,7 +120,7 @@ static void test_a_long_history_is_read_as_it_stood_while_another_process_append
     }
     assert_int_equal(status, 0);
     assert_int_equal(n, n_batches * BATCH + n_appended);
-    if (!is_slow())
+    if (!harness_is_slow())
         assert_true(resident_kib(daemon) < RESIDENT_MAX_KIB);
     close(begin[0]);
     close(begin[1]);

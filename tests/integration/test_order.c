@@ -1,12 +1,11 @@
 /*
- * Many calls under way: their order, the limit of 128, an event loop of one's own, and several writers.
+ * Many calls under way: their order, the limit of 128, and an event loop of one's own.
  */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "harness.h"
@@ -233,59 +232,7 @@ static void test_a_loop_outlives_its_daemon(void **state)
     sessiond_free(client);
 }
 
-/* ---- several writers ---- */
-
-static int write_in_child(const struct daemon *daemon, int writer, int n)
-{
-    struct sessiond *client;
-
-    if (sessiond_new(&client, &(struct sessiond_options){.socket = daemon->socket}))
-        return 1;
-    for (int i = 0; i < n; i++) {
-        char text[64];
-        struct sessiond_text item;
-
-        (void)snprintf(text, sizeof(text), "{\"writer\": %d, \"i\": %d}", writer, i);
-        item = SESSIOND_TEXT(text);
-        if (sessiond_add_items(client, "shared", &item, 1, NULL, NULL))
-            return 1;
-    }
-    sessiond_free(client);
-    return 0;
-}
-
-static void test_writers_in_many_processes_each_keep_their_order(void **state)
-{
-    enum { WRITERS = 8, N = 100 };
-    struct daemon *daemon = *state;
-    struct sessiond *client;
-    int next[WRITERS] = {0}, status;
-    struct sessiond_items items;
-    pid_t pids[WRITERS];
-
-    for (int i = 0; i < WRITERS; i++) {
-        pids[i] = fork();
-        if (pids[i] == 0)
-            _exit(write_in_child(daemon, i, N));
-    }
-    for (int i = 0; i < WRITERS; i++) {
-        assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
-        assert_int_equal(status, 0);
-    }
-    client = daemon_client(daemon);
-    EXPECT(client, 0, sessiond_get_items(client, "shared", NULL, &items));
-    assert_int_equal(items.n_items, WRITERS * N);
-    assert_int_equal(items.first_seq, 1);
-    assert_int_equal(items.last_seq, WRITERS * N); /* no gaps */
-    for (size_t i = 0; i < items.n_items; i++) {
-        int writer, number;
-
-        assert_int_equal(sscanf(items.items[i].data, "{\"writer\": %d, \"i\": %d}", &writer, &number), 2);
-        assert_int_equal(number, next[writer]++);
-    }
-    sessiond_items_free(&items);
-    sessiond_free(client);
-}
+/* ---- two clients at once ---- */
 
 static void test_two_pops_never_take_the_same_item(void **state)
 {
@@ -322,7 +269,6 @@ int main(void)
         TEST(test_there_is_a_limit_to_what_is_under_way),
         TEST(test_two_clients_in_one_poll_loop),
         TEST(test_a_loop_outlives_its_daemon),
-        TEST(test_writers_in_many_processes_each_keep_their_order),
         TEST(test_two_pops_never_take_the_same_item),
     };
 

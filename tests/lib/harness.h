@@ -45,6 +45,9 @@ enum { WAIT_MS = 60000 }; /* how long a state may take to come, on a machine tha
         }                                                                                                              \
     } while (0)
 
+/* Whether a sanitizer or valgrind makes everything slow, and large. */
+bool harness_is_slow(void);
+
 int64_t harness_now_ms(void);
 void harness_breathe(void); /* lets others run, between two looks at a state */
 
