@@ -1,6 +1,6 @@
 # sessiond: `make demo` shows the main job, `make test` proves it, `make help` lists the rest.
 #
-# Variants live side by side: make V=release|debug|asan|tsan|fuzz puts everything under build/$(V).
+# Variants live side by side: make V=release|debug|asan|tsan|fuzz|cov puts everything under build/$(V).
 
 V       ?= release
 B       := build/$(V)
@@ -15,6 +15,7 @@ PKGS_BUILD := gcc make pkg-config libuv1-dev libsqlite3-dev libjansson-dev libms
 PKGS_TEST  := $(PKGS_BUILD) libcmocka-dev clang libclang-rt-14-dev valgrind sqlite3 procps
 PKGS_CHECK := $(PKGS_TEST) clang-format clang-tidy cppcheck git
 PKGS_BENCH := $(PKGS_TEST) redis-server
+PKGS_COV   := $(PKGS_TEST) gcovr
 
 # ---- compilers and flags ----
 
@@ -31,9 +32,10 @@ OPT_debug   := -O0
 OPT_asan    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 OPT_tsan    := -O1 -fsanitize=thread -fno-omit-frame-pointer
 OPT_fuzz    := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+OPT_cov     := -O0 --coverage -fprofile-update=atomic
 OPT         := $(OPT_$(V))
 ifeq ($(OPT),)
-$(error V=$(V) is none of release, debug, asan, tsan, fuzz)
+$(error V=$(V) is none of release, debug, asan, tsan, fuzz, cov)
 endif
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wwrite-strings \
@@ -41,7 +43,7 @@ WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -W
 ALL_CFLAGS := -std=gnu11 -D_GNU_SOURCE -g -fPIC -fvisibility=hidden -fstack-protector-strong $(OPT) $(WARN) \
               -Iproto -Idaemon -Iclient/c -Itests/lib $(shell $(PKG_CONFIG) --cflags $(LIBS_CORE) 2>/dev/null) \
               $(CPPFLAGS) $(CFLAGS)
-ALL_LDFLAGS := $(filter -fsanitize=% -O%,$(subst fuzzer-no-link$(comma),,$(OPT))) -pie -Wl,-z,relro,-z,now $(LDFLAGS)
+ALL_LDFLAGS := $(filter -fsanitize=% -O% --coverage,$(subst fuzzer-no-link$(comma),,$(OPT))) -pie -Wl,-z,relro,-z,now $(LDFLAGS)
 LINK_CORE   = $(shell $(PKG_CONFIG) --libs $(LIBS_CORE)) -pthread
 LINK_CLIENT = $(shell $(PKG_CONFIG) --libs $(MSGPACK))
 comma := ,
@@ -64,7 +66,7 @@ PRELOAD := $(wildcard tests/crash/*/preload_*.c)
 HARNESS := $(patsubst tests/%.c,$(B)/tests/%.so,$(PRELOAD)) $(patsubst tests/%.c,$(B)/tests/%,\
              $(filter-out $(PRELOAD),$(wildcard tests/crash/*.c tests/crash/*/*.c tests/bench/*.c)))
 
-.PHONY: all demo run test check help install uninstall clean venv bench crash fuzz example valgrind \
+.PHONY: all demo run test check help install uninstall clean venv bench crash fuzz example valgrind cov \
         need-% test-programs
 .DELETE_ON_ERROR:
 
@@ -180,6 +182,10 @@ valgrind: need-TEST
 	@$(MAKE) --no-print-directory test-programs
 	@tests/lib/run-tests --valgrind $(B) $(ONLY)
 
+cov: need-COV
+	@$(MAKE) --no-print-directory V=cov test-programs venv
+	@tests/lib/coverage build/cov
+
 bench: need-BENCH
 	@$(MAKE) --no-print-directory all $(HARNESS) venv
 	@tests/bench/run
@@ -207,5 +213,6 @@ help:
 	@echo 'make crash      kill -9 under load, nothing acknowledged may be missing'
 	@echo 'make fuzz       each fuzz target for T=$(T) seconds'
 	@echo 'make valgrind   the C tests under valgrind'
+	@echo 'make cov        branches of proto/ and daemon/store that the tests take'
 	@echo 'make clean      removes build/'
-	@echo 'V=release (default), debug, asan, tsan, fuzz: variants side by side under build/'
+	@echo 'V=release (default), debug, asan, tsan, fuzz, cov: variants side by side under build/'
