@@ -89,10 +89,13 @@ static const struct option options[] = {
     {0},
 };
 
-static int verify(const char *path)
+static int verify(const struct config *config, const char *path)
 {
     char why[160];
-    int r = sqlite_verify(path, why, sizeof(why));
+    int r = sqlite_setup(config);
+
+    if (r == 0)
+        r = sqlite_verify(path, why, sizeof(why));
 
     if (r)
         fprintf(stderr, "%s: %s\n", path, r < 0 ? "it could not be checked" : why);
@@ -128,7 +131,7 @@ static int read_option(struct process *process, int option, const char *value)
             return -1;
         break;
     case OPTION_VERIFY:
-        return verify(value);
+        return verify(config, value);
     case OPTION_VERSION:
         puts("sessiond " SESSIOND_VERSION);
         return EXIT_SUCCESS;

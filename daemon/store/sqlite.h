@@ -13,6 +13,8 @@
 #include "buf.h"
 #include "store/engine.h"
 
+enum { PAGE_SIZE = 4096 };
+
 /* What a row of the log says; the numbers are in the files. */
 enum operation {
     OPERATION_ITEM = 1,
@@ -146,6 +148,12 @@ bool sqlite_head_is_due(const struct engine *engine);
 /* Sets engine->missing by what the store has and the head says. */
 int sqlite_head_compare(struct engine *engine);
 uint64_t sqlite_chain(uint64_t before, const uint64_t numbers[], size_t n, struct slice body);
+
+/* sqlite_pages.c. Databases are opened with this VFS, and a new one is told to leave room for the checksums. It lies
+ * above the VFS that is the default one when it is set up. */
+#define SQLITE_PAGES_VFS "sessiond"
+int sqlite_pages_setup(void);
+void sqlite_pages_reserve(sqlite3 *db);
 
 /* sqlite_items.c */
 int sqlite_get_items(struct engine *, const struct selection *, item_fn, void *, struct selection_result *);

@@ -103,11 +103,11 @@ static int log_append(struct writing *w, enum operation operation, uint64_t seq,
         sqlite3_bind_null(insert, 8);
         sqlite3_bind_null(insert, 9);
     }
-    sqlite_bind_slice(insert, 10, keyed ? w->change->key : none);
-    sqlite_bind_slice(insert, 11, keyed ? print : none);
-    sqlite_bind_slice(insert, 12, now->position == w->session.number ? w->change->session : none);
-    sqlite_bind_slice(insert, 13, body);
-    sqlite3_bind_int64(insert, 14, (sqlite3_int64)now->chain);
+    sqlite3_bind_int64(insert, 10, (sqlite3_int64)now->chain);
+    sqlite_bind_slice(insert, 11, keyed ? w->change->key : none);
+    sqlite_bind_slice(insert, 12, keyed ? print : none);
+    sqlite_bind_slice(insert, 13, now->position == w->session.number ? w->change->session : none);
+    sqlite_bind_slice(insert, 14, body);
     w->first = false;
     return sqlite_run(w->engine, insert);
 }

@@ -13,9 +13,12 @@
  * tests/contract/stores. Never edit an entry that was released.
  *
  * log.operation is enum operation in sqlite.h. The first row of a change carries span (its number of rows), removed,
- * key and fingerprint; the row that begins a session carries its name, and its position is the session's number. item
- * seq; body is the text, NULL once it is removed pop     seq of the item taken; body is its text while the receipt
- * holds it replace seq from which items went; its new items are the rows that follow clear, delete, nothing: seq 0
+ * key and fingerprint; the row that begins a session carries its name, and its position is the session's number.
+ *   - item: seq; body is the text, NULL once it is removed
+ *   - pop: seq of the item taken; body is its text while the receipt holds it
+ *   - replace: seq from which items went; its new items are the rows that follow
+ *   - clear, delete, nothing: seq 0
+ * The body comes last: what else a row says is read without it, though the page that it goes on may be damaged.
  */
 static const char *const migrations[] = {
     "CREATE TABLE log ("
@@ -28,11 +31,11 @@ static const char *const migrations[] = {
     "  epoch INTEGER NOT NULL,"
     "  span INTEGER,"
     "  removed INTEGER,"
+    "  chain INTEGER NOT NULL," /* running hash of all rows up to this one, see sqlite_head.c */
     "  key BLOB,"
     "  fingerprint BLOB,"
     "  name BLOB,"
-    "  body BLOB,"
-    "  chain INTEGER NOT NULL" /* running hash of all rows up to this one, see sqlite_head.c */
+    "  body BLOB"
     ");"
     "CREATE INDEX live ON log (session, operation, seq) WHERE body IS NOT NULL;"
     "CREATE TABLE session ("

@@ -218,7 +218,8 @@ static int backup_begin(struct engine *engine, const char *path)
     if (unlink(path) < 0 && errno != ENOENT)
         return fault(errno, "remove an old backup");
     rc = sqlite3_open_v2(path, &engine->backup_db,
-                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW, NULL);
+                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW,
+                         SQLITE_PAGES_VFS);
     if (rc == SQLITE_OK)
         rc = sqlite3_exec(engine->backup_db, "PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF", NULL, NULL, NULL);
     if (rc == SQLITE_OK)
@@ -290,7 +291,7 @@ int sqlite_verify(const char *path, char *why, size_t size)
     const char *wrong;
     int version;
 
-    if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) {
+    if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, SQLITE_PAGES_VFS) != SQLITE_OK) {
         snprintf(why, size, "it cannot be opened: %s", sqlite3_errmsg(db));
         return SESSIOND_INVALID;
     }

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 
 #include "contract.h"
+#include "store/sqlite.h"
 
 /* ---- the layer ---- */
 
@@ -550,6 +551,8 @@ int main(void)
     if (sqlite_setup(&config))
         return 1;
     put_layer_under_sqlite();
+    if (sqlite_pages_setup()) /* above the layer */
+        return 1;
     if (access("/dev/shm", W_OK) == 0)
         scratch_directory = "/dev/shm"; /* thousands of syncs, and no power cut is played here */
     memset(large, 'x', sizeof(large) - 1);

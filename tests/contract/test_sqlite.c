@@ -80,14 +80,15 @@ static bool exists(const char *path)
     return access(path, F_OK) == 0;
 }
 
-/* Runs SQL on the file of a store that is closed. Return: the first number of the first row, or -1. */
-static int64_t sql(const char *path, const char *text)
+/* Runs SQL on a file that nobody has open. `vfs`: "sessiond" for a store, whose pages have checksums; NULL for what is
+ * none. Return: the first number of the first row, or -1. */
+static int64_t sql_as(const char *vfs, const char *path, const char *text)
 {
     sqlite3_stmt *statement;
     int64_t number = -1;
     sqlite3 *db;
 
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, vfs), SQLITE_OK);
     while (text[0]) {
         if (sqlite3_prepare_v2(db, text, -1, &statement, &text) != SQLITE_OK)
             fail_msg("%s", sqlite3_errmsg(db));
@@ -98,6 +99,11 @@ static int64_t sql(const char *path, const char *text)
     }
     assert_int_equal(sqlite3_close(db), SQLITE_OK);
     return number;
+}
+
+static int64_t sql(const char *path, const char *text)
+{
+    return sql_as("sessiond", path, text);
 }
 
 /* ---- new stores ---- */
@@ -198,7 +204,7 @@ static void test_a_newer_store_with_a_log_is_refused_untouched(void **state)
     close_store(f);
     child = fork();
     if (child == 0) {
-        if (sqlite3_open(file_of(f, "items.db"), &db) != SQLITE_OK ||
+        if (sqlite3_open_v2(file_of(f, "items.db"), &db, SQLITE_OPEN_READWRITE, "sessiond") != SQLITE_OK ||
             sqlite3_exec(db, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA user_version = 2", NULL, NULL, NULL) != SQLITE_OK)
             _exit(1);
         _exit(0);
@@ -223,7 +229,7 @@ static void test_a_foreign_database_is_refused_untouched(void **state)
 
     assert_int_equal(mkdir(f->directory, 0700), 0);
     for (size_t i = 0; i < N(databases); i++) {
-        (void)sql(file_of(f, "items.db"), databases[i]);
+        (void)sql_as(NULL, file_of(f, "items.db"), databases[i]);
         expect_refused_untouched(f);
         assert_int_equal(unlink(file_of(f, "items.db")), 0);
         (void)unlink(file_of(f, "items.db-wal"));
@@ -909,6 +915,109 @@ static void test_a_damaged_page_is_told_and_the_rest_goes_on(void **state)
     expect_items(f, "good", "1");
 }
 
+static void flip_bit(struct buf *bytes, size_t bit)
+{
+    bytes->data[bit / 8] ^= (char)(1 << bit % 8);
+}
+
+/* Opens a store of two sessions, in whose file one bit is wrong. Return: whether somebody said so. */
+static bool is_noticed(struct fixture *f, const char *text)
+{
+    bool noticed = open_store(f) != 0;
+
+    for (int i = 0; !noticed && i < 2; i++) {
+        if (get(f, of(i ? "b" : "a")))
+            noticed = true;
+        else
+            expect_items(f, i ? "b" : "a", i ? "1" : text);
+    }
+    close_store(f);
+    return noticed;
+}
+
+/* Wherever it is: in a text, in a number, in the structure of a page. */
+static void test_a_bit_that_flips_is_noticed_or_does_not_matter(void **state)
+{
+    enum { STEP = 509 };
+    struct fixture *f = *state;
+    const char *path = file_of(f, "items.db");
+    size_t n_noticed = 0, n_flipped = 0;
+    struct buf bytes, head;
+    char text[3001];
+
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    must(open_store(f));
+    must(add(f, to("a"), text));
+    must(add(f, to("b"), "1"));
+    close_store(f);
+    bytes = read_file(path);
+    head = read_file(file_of(f, "items.head"));
+    for (size_t bit = 0; bit < bytes.size * 8; bit += STEP) {
+        flip_bit(&bytes, bit);
+        write_file(path, buf_slice(&bytes));
+        write_file(file_of(f, "items.head"), buf_slice(&head));
+        n_noticed += is_noticed(f, text);
+        n_flipped++;
+        flip_bit(&bytes, bit);
+    }
+    assert_true(n_noticed > n_flipped / 2); /* the rest is on pages that nobody has read */
+    buf_deinit(&bytes);
+    buf_deinit(&head);
+}
+
+static void test_one_bit_of_a_text_makes_its_session_unreadable_and_no_other(void **state)
+{
+    struct fixture *f = *state;
+    const char *path = file_of(f, "items.db");
+    char text[9001];
+    struct buf bytes;
+    char *at;
+
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    must(open_store(f));
+    must(add(f, to("good"), "1"));
+    must(add(f, to("bad"), text));
+    close_store(f);
+    bytes = read_file(path);
+    at = memmem(bytes.data, bytes.size, text, 4000); /* on a page of its own: the text is longer than two */
+    assert_non_null(at);
+    at[3000] ^= 1;
+    write_file(path, buf_slice(&bytes));
+    buf_deinit(&bytes);
+    must(open_store(f));
+    assert_int_equal(get(f, of("bad")), SESSIOND_ROLLED_BACK);
+    expect_items(f, "good", "1");
+    must(add(f, to("good"), "2"));
+    expect_items(f, "good", "1 2");
+}
+
+static void test_a_page_in_the_place_of_another_is_noticed(void **state)
+{
+    struct fixture *f = *state;
+    const char *path = file_of(f, "items.db");
+    char text[20001];
+    struct buf bytes;
+    char *at;
+
+    for (size_t i = 0; i < sizeof(text) - 1; i++)
+        text[i] = (char)('a' + i / 4096); /* so that each page has another letter */
+    text[sizeof(text) - 1] = '\0';
+    must(open_store(f));
+    must(add(f, to("s"), text));
+    close_store(f);
+    bytes = read_file(path);
+    at = memmem(bytes.data, bytes.size, "bbbbbbbb", 8);
+    assert_non_null(at);
+    at = bytes.data + ((at - bytes.data) / 4096 + 1) * 4096; /* wholly of the text, as its successor is */
+    memcpy(at, at + 4096, 4096);
+    write_file(path, buf_slice(&bytes));
+    buf_deinit(&bytes);
+    must(open_store(f));
+    assert_int_equal(get(f, of("s")), SESSIOND_ROLLED_BACK);
+}
+
 /* ---- copies ---- */
 
 static const char *make_copy(struct fixture *f)
@@ -988,7 +1097,7 @@ static void test_a_good_database_that_is_no_store_of_ours_is_no_good_copy(void *
     struct fixture *f = *state;
 
     assert_int_equal(mkdir(f->directory, 0700), 0);
-    (void)sql(file_of(f, "foreign"), "CREATE TABLE t (a)");
+    (void)sql_as(NULL, file_of(f, "foreign"), "CREATE TABLE t (a)");
     expect_not_good(file_of(f, "foreign"));
     must(open_store(f));
     (void)make_copy(f);
@@ -1052,6 +1161,9 @@ int main(int argc, char **argv)
         TEST(test_a_damaged_head_is_made_up_for_by_its_twin),
         TEST(test_a_store_without_a_head_gets_one),
         TEST(test_a_damaged_page_is_told_and_the_rest_goes_on),
+        TEST(test_a_bit_that_flips_is_noticed_or_does_not_matter),
+        TEST(test_one_bit_of_a_text_makes_its_session_unreadable_and_no_other),
+        TEST(test_a_page_in_the_place_of_another_is_noticed),
         TEST(test_a_copy_is_one_file),
         TEST(test_a_copy_that_is_not_whole_is_told_from_a_good_one),
         TEST(test_a_good_database_that_is_no_store_of_ours_is_no_good_copy),
