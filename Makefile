@@ -66,7 +66,7 @@ PRELOAD := $(wildcard tests/crash/*/preload_*.c)
 HARNESS := $(patsubst tests/%.c,$(B)/tests/%.so,$(PRELOAD)) $(patsubst tests/%.c,$(B)/tests/%,\
              $(filter-out $(PRELOAD),$(wildcard tests/crash/*.c tests/crash/*/*.c tests/bench/*.c)))
 
-.PHONY: all demo run test check help install uninstall clean venv bench crash fuzz example valgrind cov \
+.PHONY: all demo run test check help install uninstall clean venv bench crash fuzz example valgrind cov model \
         need-% test-programs
 .DELETE_ON_ERROR:
 
@@ -182,6 +182,10 @@ valgrind: need-TEST
 	@$(MAKE) --no-print-directory test-programs
 	@tests/lib/run-tests --valgrind $(B) $(ONLY)
 
+model: need-TEST
+	@$(MAKE) --no-print-directory $(B)/tests/contract/test_model
+	@tests/contract/model $(B)
+
 cov: need-COV
 	@$(MAKE) --no-print-directory V=cov test-programs venv
 	@tests/lib/coverage build/cov
@@ -213,6 +217,7 @@ help:
 	@echo 'make crash      kill -9 under load, nothing acknowledged may be missing'
 	@echo 'make fuzz       each fuzz target for T=$(T) seconds'
 	@echo 'make valgrind   the C tests under valgrind'
+	@echo 'make model      a million random operations, with kills and faults, beside a model  (SEEDS=200 OPERATIONS=5000)'
 	@echo 'make cov        branches of proto/ and daemon/store that the tests take'
 	@echo 'make clean      removes build/'
 	@echo 'V=release (default), debug, asan, tsan, fuzz, cov: variants side by side under build/'

@@ -50,13 +50,46 @@ struct fixture {
 
 static const char *scratch_directory = "/tmp"; /* a suite may choose another, before its tests begin */
 
-/* ---- life ---- */
-
 static inline void must(int r)
 {
     if (r)
         fail_msg("it returned %d", r);
 }
+
+/* ---- files ---- */
+
+static inline struct buf read_file(const char *path)
+{
+    struct buf bytes = BUF_INIT;
+    FILE *file = fopen(path, "rb");
+    char part[4096];
+    size_t n;
+
+    while (file && (n = fread(part, 1, sizeof(part), file)) > 0)
+        buf_append(&bytes, part, n);
+    if (file)
+        (void)fclose(file);
+    return bytes;
+}
+
+static inline void write_file(const char *path, struct slice bytes)
+{
+    FILE *file = fopen(path, "wb");
+
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes.data, 1, bytes.size, file), bytes.size);
+    assert_int_equal(fclose(file), 0);
+}
+
+static inline void copy_file(const char *from, const char *to_path)
+{
+    struct buf bytes = read_file(from);
+
+    write_file(to_path, buf_slice(&bytes));
+    buf_deinit(&bytes);
+}
+
+/* ---- life ---- */
 
 static inline int remove_one(const char *path, const struct stat *status, int type, struct FTW *place)
 {

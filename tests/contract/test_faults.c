@@ -2,195 +2,11 @@
  * Every read, write and sync of the SQLite engine fails in turn, once and from then on, under a series of changes.
  * After each failure the store is opened anew without faults: what was acknowledged is there, what was refused is not,
  * and what was uncertain is there whole or not at all.
- *
- * The faults come from a layer under SQLite (a VFS) that passes everything else on to the real one.
  */
-#include <sqlite3.h>
 #include <sys/wait.h>
 
 #include "contract.h"
-#include "store/sqlite.h"
-
-/* ---- the layer ---- */
-
-enum call { CALL_READ, CALL_WRITE, CALL_SYNC, N_CALLS };
-
-static struct {
-    enum call call; /* which of them fail */
-    unsigned in;    /* so many calls from now; 1 is the next, 0: none */
-    bool lasting;   /* and all after it */
-    int rc;         /* with this */
-    unsigned n_hit; /* so many have failed */
-    unsigned n_calls[N_CALLS];
-} plan;
-
-static void arm(enum call call, unsigned in, bool lasting, int rc)
-{
-    plan.call = call;
-    plan.in = in;
-    plan.lasting = lasting;
-    plan.rc = rc;
-    plan.n_hit = 0;
-}
-
-static void disarm(void)
-{
-    plan.in = 0;
-}
-
-static bool hits(enum call call)
-{
-    plan.n_calls[call]++;
-    if (call != plan.call || plan.in == 0)
-        return false;
-    if (plan.in > 1) {
-        plan.in--;
-        return false;
-    }
-    plan.n_hit++;
-    plan.in = plan.lasting;
-    return true;
-}
-
-struct faulty_file {
-    sqlite3_file file; /* first: SQLite's */
-    sqlite3_file *real;
-};
-
-static sqlite3_vfs *real_vfs;
-
-#define REAL(file) (((struct faulty_file *)(file))->real)
-#define PASS_ON(file, method, ...) (REAL(file)->pMethods->method(REAL(file), ##__VA_ARGS__))
-
-static int on_close(sqlite3_file *file)
-{
-    return PASS_ON(file, xClose);
-}
-
-static int on_read(sqlite3_file *file, void *data, int size, sqlite3_int64 offset)
-{
-    return hits(CALL_READ) ? plan.rc : PASS_ON(file, xRead, data, size, offset);
-}
-
-/* A write that fails may have written a part. */
-static int on_write(sqlite3_file *file, const void *data, int size, sqlite3_int64 offset)
-{
-    if (!hits(CALL_WRITE))
-        return PASS_ON(file, xWrite, data, size, offset);
-    (void)PASS_ON(file, xWrite, data, size / 2, offset);
-    return plan.rc;
-}
-
-static int on_truncate(sqlite3_file *file, sqlite3_int64 size)
-{
-    return PASS_ON(file, xTruncate, size);
-}
-
-static int on_sync(sqlite3_file *file, int flags)
-{
-    return hits(CALL_SYNC) ? plan.rc : PASS_ON(file, xSync, flags);
-}
-
-static int on_file_size(sqlite3_file *file, sqlite3_int64 *ret)
-{
-    return PASS_ON(file, xFileSize, ret);
-}
-
-static int on_lock(sqlite3_file *file, int lock)
-{
-    return PASS_ON(file, xLock, lock);
-}
-
-static int on_unlock(sqlite3_file *file, int lock)
-{
-    return PASS_ON(file, xUnlock, lock);
-}
-
-static int on_check_reserved_lock(sqlite3_file *file, int *ret)
-{
-    return PASS_ON(file, xCheckReservedLock, ret);
-}
-
-static int on_file_control(sqlite3_file *file, int what, void *arg)
-{
-    return PASS_ON(file, xFileControl, what, arg);
-}
-
-static int on_sector_size(sqlite3_file *file)
-{
-    return PASS_ON(file, xSectorSize);
-}
-
-static int on_characteristics(sqlite3_file *file)
-{
-    return PASS_ON(file, xDeviceCharacteristics);
-}
-
-/* Shared memory: a store does without, but a copy is made in the ordinary way. */
-static int on_shm_map(sqlite3_file *file, int page, int size, int extend, void volatile **ret)
-{
-    return PASS_ON(file, xShmMap, page, size, extend, ret);
-}
-
-static int on_shm_lock(sqlite3_file *file, int offset, int n, int flags)
-{
-    return PASS_ON(file, xShmLock, offset, n, flags);
-}
-
-static void on_shm_barrier(sqlite3_file *file)
-{
-    PASS_ON(file, xShmBarrier);
-}
-
-static int on_shm_unmap(sqlite3_file *file, int delete_too)
-{
-    return PASS_ON(file, xShmUnmap, delete_too);
-}
-
-static const sqlite3_io_methods faulty_methods = {
-    .iVersion = 2,
-    .xClose = on_close,
-    .xRead = on_read,
-    .xWrite = on_write,
-    .xTruncate = on_truncate,
-    .xSync = on_sync,
-    .xFileSize = on_file_size,
-    .xLock = on_lock,
-    .xUnlock = on_unlock,
-    .xCheckReservedLock = on_check_reserved_lock,
-    .xFileControl = on_file_control,
-    .xSectorSize = on_sector_size,
-    .xDeviceCharacteristics = on_characteristics,
-    .xShmMap = on_shm_map,
-    .xShmLock = on_shm_lock,
-    .xShmBarrier = on_shm_barrier,
-    .xShmUnmap = on_shm_unmap,
-};
-
-static int on_open(sqlite3_vfs *vfs, const char *path, sqlite3_file *file, int flags, int *ret_flags)
-{
-    struct faulty_file *faulty = (struct faulty_file *)file;
-    int rc;
-
-    (void)vfs;
-    faulty->real = (sqlite3_file *)(faulty + 1);
-    rc = real_vfs->xOpen(real_vfs, path, faulty->real, flags, ret_flags);
-    file->pMethods = faulty->real->pMethods ? &faulty_methods : NULL;
-    return rc;
-}
-
-static void put_layer_under_sqlite(void)
-{
-    static sqlite3_vfs faulty_vfs;
-
-    real_vfs = sqlite3_vfs_find(NULL);
-    faulty_vfs = *real_vfs;
-    faulty_vfs.zName = "faulty";
-    faulty_vfs.szOsFile += (int)sizeof(struct faulty_file);
-    faulty_vfs.xOpen = on_open;
-    if (sqlite3_vfs_register(&faulty_vfs, 1) != SQLITE_OK)
-        abort();
-}
+#include "faulty.h"
 
 /* ---- a series of changes ---- */
 
@@ -515,12 +331,6 @@ static void test_a_backup_of_what_cannot_be_read(void **state)
     expect_sound(f);
 }
 
-static int tear_down_disarmed(void **state)
-{
-    disarm();
-    return tear_down(state);
-}
-
 int main(void)
 {
     static struct kind kind = {&sqlite_engine, true};
@@ -551,8 +361,6 @@ int main(void)
     if (sqlite_setup(&config))
         return 1;
     put_layer_under_sqlite();
-    if (sqlite_pages_setup()) /* above the layer */
-        return 1;
     if (access("/dev/shm", W_OK) == 0)
         scratch_directory = "/dev/shm"; /* thousands of syncs, and no power cut is played here */
     memset(large, 'x', sizeof(large) - 1);

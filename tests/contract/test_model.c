@@ -3,19 +3,33 @@
  * texts. Transactions are committed and rolled back, stores closed and opened, keys repeated and reused. What the
  * engine answers must be what the model says.
  *
- * SESSIOND_TEST_SEED=N repeats a run, SESSIOND_TEST_OPERATIONS=N makes it longer; the seed is printed.
+ * A store on a disk is also killed, in and between transactions, and its reads, writes and syncs fail. Then a change
+ * that was committed is there, one that was refused is not, and of one whose commit is uncertain the model follows what
+ * the store says when it is opened anew: all of it, or nothing.
+ *
+ * SESSIOND_TEST_SEED=N repeats a run, SESSIOND_TEST_OPERATIONS=N makes it longer; the seed is printed. `make model`
+ * runs many seeds.
  */
+#include <dirent.h>
 #include <inttypes.h>
 
 #include "contract.h"
+#include "faulty.h"
 
 enum {
     SESSIONS = 6,
     KEYS = 40,
     ITEMS = 64, /* a session never holds more */
     TEXT = 16,
-    OPERATIONS = 20000, /* in memory; on a disk, where each commit waits for it, a third */
+    OPERATIONS = 20000,
+    SMALL_CACHE = 16 * 1024, /* pages come and go: reads and writes, and so faults, in the midst of a transaction */
 };
+
+/* What happened in a run. */
+static struct {
+    uint64_t operations, restarts, kills, faults;
+    uint64_t refused, kept, gone; /* transactions: refused by a fault; uncertain, and then there, or not */
+} counts;
 
 /* ---- the model ---- */
 
@@ -80,6 +94,12 @@ static uint64_t number_from(const char *variable, uint64_t otherwise)
     return value ? strtoull(value, NULL, 10) : otherwise;
 }
 
+/* What only a fault leads to. */
+static bool is_failure(int r)
+{
+    return r < 0 || r == SESSIOND_FULL;
+}
+
 /* ---- what a change does to the model ---- */
 
 static bool receipt_lives(const struct receipt *receipt)
@@ -122,7 +142,7 @@ static void append(struct model_session *session, const char *const *texts, size
     done->last_seq = n ? session->head_seq : 0;
 }
 
-struct operation {
+struct step {
     enum kind_of_change kind;
     unsigned session;
     int key; /* -1: none */
@@ -133,7 +153,7 @@ struct operation {
 };
 
 /* The model's answer to a change that has no receipt. `epoch` of *done is left to compare_epoch. */
-static int apply(const struct operation *operation, const char *const *texts, struct change_result *done, char *popped)
+static int apply(const struct step *operation, const char *const *texts, struct change_result *done, char *popped)
 {
     struct model_session *session = &model.sessions[operation->session];
     bool adds = operation->kind == ADD || operation->kind == REPLACE;
@@ -178,7 +198,7 @@ static void compare_epoch(struct model_session *session, bool was_there, const s
 
 /* ---- the same on both ---- */
 
-static int run_on_store(struct fixture *f, const struct operation *operation, const char *const *texts)
+static int run_on_store(struct fixture *f, const struct step *operation, const char *const *texts)
 {
     struct change change = to(session_ids[operation->session]);
 
@@ -213,7 +233,7 @@ static void expect_same(const struct change_result *got, const struct change_res
     assert_int_equal(got->revision, wanted->revision);
 }
 
-static void check_repeat(struct fixture *f, const struct operation *operation, int r)
+static void check_repeat(struct fixture *f, const struct step *operation, int r)
 {
     const struct receipt *receipt = &model.receipts[operation->key];
 
@@ -232,7 +252,7 @@ static void check_repeat(struct fixture *f, const struct operation *operation, i
     expect_rows(f, receipt->popped);
 }
 
-static void check_change(struct fixture *f, const struct operation *operation, const char *const *texts, int r)
+static void check_change(struct fixture *f, const struct step *operation, const char *const *texts, int r)
 {
     struct model_session *session = &model.sessions[operation->session];
     struct change_result wanted = {0};
@@ -271,19 +291,19 @@ static void check_change(struct fixture *f, const struct operation *operation, c
     (void)snprintf(model.receipts[operation->key].popped, TEXT, "%s", popped);
 }
 
-static struct operation choose_operation(void)
+static struct step choose_operation(void)
 {
     static const enum kind_of_change kinds[] = {ADD, ADD, ADD,   ADD,     ADD,     POP,
                                                 POP, POP, CLEAR, REPLACE, REPLACE, DELETE};
     static unsigned n_texts;
-    struct operation operation = {.kind = kinds[chance(N(kinds))], .session = (unsigned)chance(SESSIONS), .key = -1};
+    struct step operation = {.kind = kinds[chance(N(kinds))], .session = (unsigned)chance(SESSIONS), .key = -1};
     const struct model_session *session = &model.sessions[operation.session];
 
     if ((operation.kind == CLEAR || operation.kind == DELETE) && !one_in(4))
         operation.kind = ADD;
     operation.n = operation.kind == ADD || operation.kind == REPLACE ? chance(4) : 0;
     if (session->n + operation.n > ITEMS)
-        operation = (struct operation){.kind = CLEAR, .session = operation.session, .key = -1};
+        operation = (struct step){.kind = CLEAR, .session = operation.session, .key = -1};
     for (size_t i = 0; i < operation.n; i++)
         (void)snprintf(operation.texts[i], TEXT, "t%u", ++n_texts);
     if (operation.kind == REPLACE && !one_in(4))
@@ -300,18 +320,19 @@ static struct operation choose_operation(void)
 }
 
 /* A key that names something already mostly comes with the same change again, else with another. */
-static void aim_at_receipt(struct operation *operation, const struct receipt *receipt)
+static void aim_at_receipt(struct step *operation, const struct receipt *receipt)
 {
     if (one_in(4))
         operation->print = (char)(receipt->print + 1);
     else
-        *operation = (struct operation){
+        *operation = (struct step){
             .kind = receipt->kind, .session = receipt->session, .key = operation->key, .print = receipt->print};
 }
 
-static void change_something(struct fixture *f)
+/* Return: 0, or a failure. */
+static int change_something(struct fixture *f)
 {
-    struct operation operation = choose_operation();
+    struct step operation = choose_operation();
     const char *texts[5] = {NULL};
     bool repeats;
     int r;
@@ -322,10 +343,13 @@ static void change_something(struct fixture *f)
     for (size_t i = 0; i < operation.n; i++)
         texts[i] = operation.texts[i];
     r = run_on_store(f, &operation, texts);
+    if (is_failure(r))
+        return r;
     if (repeats)
         check_repeat(f, &operation, r);
     else
         check_change(f, &operation, texts, r);
+    return 0;
 }
 
 /* ---- reading ---- */
@@ -337,7 +361,8 @@ static void append_item(struct buf *wanted, const struct text *item)
     buf_append(wanted, item->text, strlen(item->text));
 }
 
-static void read_something(struct fixture *f)
+/* Return: 0, or a failure. */
+static int read_something(struct fixture *f)
 {
     unsigned which = (unsigned)chance(SESSIONS);
     const struct model_session *session = &model.sessions[which];
@@ -345,6 +370,7 @@ static void read_something(struct fixture *f)
     struct buf wanted = BUF_INIT;
     size_t chosen[ITEMS], n = 0, i;
     uint64_t bytes = 0;
+    int r;
 
     if (one_in(3))
         selection.limit = SOME(chance(8));
@@ -368,13 +394,17 @@ static void read_something(struct fixture *f)
     }
     buf_append(&wanted, "", 1);
 
-    must(get(f, selection));
-    expect_rows(f, wanted.data);
-    assert_int_equal(f->got.more, i < n);
-    assert_int_equal(f->got.revision, session->revision);
-    assert_int_equal(f->got.epoch, session->epoch);
-    assert_int_equal(f->got.head_seq, session->head_seq);
+    r = get(f, selection);
+    if (!is_failure(r)) {
+        must(r);
+        expect_rows(f, wanted.data);
+        assert_int_equal(f->got.more, i < n);
+        assert_int_equal(f->got.revision, session->revision);
+        assert_int_equal(f->got.epoch, session->epoch);
+        assert_int_equal(f->got.head_seq, session->head_seq);
+    }
     buf_deinit(&wanted);
+    return r;
 }
 
 static int compare_info(void *arg, const struct session_info *info)
@@ -413,63 +443,242 @@ static void compare_all(struct fixture *f)
     assert_false(more);
 }
 
+/* ---- kills and faults ---- */
+
+/* Whether the sessions of the store are those of a model, by what no change leaves as it was. */
+static bool has_sessions_of(struct fixture *f, const struct model *wanted)
+{
+    bool same = true;
+
+    for (size_t i = 0; i < SESSIONS; i++) {
+        struct selection_result got = state_of(f, session_ids[i]);
+
+        assert_int_equal(got.missing, 0);
+        same = same && got.head_seq == wanted->sessions[i].head_seq && got.revision == wanted->sessions[i].revision &&
+               got.epoch == wanted->sessions[i].epoch;
+    }
+    return same;
+}
+
+/* A change that changed nothing leaves only a receipt: whether it is there shows when it is made again. */
+static bool has_receipt(struct fixture *f, int key)
+{
+    const struct receipt *receipt = &model.receipts[key];
+    struct step again = {.kind = receipt->kind, .session = receipt->session, .key = key, .print = receipt->print};
+    bool repeated;
+
+    begin(f);
+    must(run_on_store(f, &again, (const char *[]){NULL}));
+    repeated = f->done.repeated;
+    roll_back(f);
+    return repeated;
+}
+
+/* Whether the last transaction is in the store. */
+static bool is_there(struct fixture *f)
+{
+    if (!has_sessions_of(f, &model))
+        return false;
+    for (int i = 0; i < KEYS; i++)
+        if (receipt_lives(&model.receipts[i]) &&
+            memcmp(&model.receipts[i], &before.receipts[i], sizeof(before.receipts[i])))
+            return has_receipt(f, i);
+    return true;
+}
+
+static void follow(struct fixture *f)
+{
+    if (is_there(f)) {
+        counts.kept++;
+    } else {
+        model = before;
+        counts.gone++;
+    }
+    assert_true(has_sessions_of(f, &model));
+}
+
+/* A store that a fault has broken is opened anew, as it would be in the infirmary. */
+static void get_over(struct fixture *f, int r)
+{
+    bool uncertain = r == SESSIOND_UNCERTAIN;
+
+    counts.faults += plan.n_hit;
+    disarm();
+    if (!r && !f->table->is_broken(f->engine))
+        return;
+    assert_int_equal(f->table->is_broken(f->engine), r != SESSIOND_FULL);
+    if (f->table->is_broken(f->engine))
+        reopen_store(f);
+    if (uncertain)
+        follow(f);
+    else if (r)
+        counts.refused++;
+    compare_all(f);
+}
+
+static void prepare_fault(struct fixture *f)
+{
+    static const struct {
+        enum call call;
+        int rc;
+    } faults[] = {{CALL_READ, SQLITE_IOERR_READ},
+                  {CALL_WRITE, SQLITE_IOERR_WRITE},
+                  {CALL_WRITE, SQLITE_FULL},
+                  {CALL_SYNC, SQLITE_IOERR_FSYNC}};
+    size_t which = chance(N(faults));
+
+    plan.n_hit = 0;
+    if (f->on_disk && one_in(8))
+        arm(faults[which].call, 1 + (unsigned)chance(10), one_in(3), faults[which].rc);
+}
+
+/* As if the process had been killed now: what its files hold at this moment is what the next one finds. */
+static void copy_store(const struct fixture *f, const char *to_directory)
+{
+    DIR *directory = opendir(f->directory);
+    char from[512], to_path[512];
+    struct dirent *entry;
+
+    assert_non_null(directory);
+    assert_int_equal(mkdir(to_directory, 0700), 0);
+    while ((entry = readdir(directory))) {
+        if (entry->d_type != DT_REG)
+            continue;
+        (void)snprintf(from, sizeof(from), "%s/%s", f->directory, entry->d_name);
+        (void)snprintf(to_path, sizeof(to_path), "%s/%s", to_directory, entry->d_name);
+        copy_file(from, to_path);
+    }
+    closedir(directory);
+}
+
+static void remove_log(const char *directory)
+{
+    char path[128];
+
+    (void)snprintf(path, sizeof(path), "%s/items.db-wal", directory);
+    assert_int_equal(unlink(path), 0);
+}
+
+static void kill_store(struct fixture *f)
+{
+    char copy[64];
+
+    (void)snprintf(copy, sizeof(copy), "%s/killed", f->top);
+    copy_store(f, copy);
+    if (getenv("SESSIOND_TEST_CONTROL"))
+        remove_log(copy);
+    if (f->in_transaction)
+        roll_back(f);
+    close_store(f);
+    remove_tree(f->directory);
+    assert_int_equal(rename(copy, f->directory), 0);
+    must(open_store(f));
+    counts.kills++;
+}
+
+/* Closes the store, perhaps with a fault in it, and opens it again. */
+static void restart(struct fixture *f)
+{
+    int r;
+
+    prepare_fault(f);
+    close_store(f);
+    r = open_store(f);
+    counts.faults += plan.n_hit;
+    disarm();
+    if (r)
+        must(open_store(f));
+    counts.restarts++;
+}
+
 /* ---- the test ---- */
 
-/* Some changes and reads that share a transaction. Return: how many. */
-static size_t do_something(struct fixture *f)
+/* Some changes and reads that share a transaction. */
+static void do_something(struct fixture *f)
 {
     size_t n = 1 + chance(8);
+    int r;
 
     before = model;
-    begin(f);
-    for (size_t i = 0; i < n; i++) {
-        if (one_in(3))
-            read_something(f);
-        else
-            change_something(f);
+    prepare_fault(f);
+    r = f->table->begin(f->engine, true);
+    f->in_transaction = r == 0;
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        r = one_in(3) ? read_something(f) : change_something(f);
+        counts.operations++;
     }
-    if (one_in(10)) {
+    if (r == 0 && f->on_disk && one_in(300)) {
+        disarm();
+        kill_store(f);
+        model = before;
+    } else if (f->in_transaction && (r || one_in(10))) {
         roll_back(f);
         model = before;
-    } else {
-        commit(f);
+    } else if (f->in_transaction) {
+        f->in_transaction = false;
+        r = f->table->commit(f->engine);
+        if (r == SESSIOND_FULL)
+            model = before;
     }
-    return n;
+    get_over(f, r);
+}
+
+static void tend(struct fixture *f)
+{
+    bool more;
+
+    prepare_fault(f);
+    get_over(f, f->table->tend(f->engine, &more));
+}
+
+static void print_counts(const struct fixture *f)
+{
+    printf("# %s %" PRIu64 " operations %" PRIu64 " restarts %" PRIu64 " kills %" PRIu64 " faults: %" PRIu64
+           " refused, %" PRIu64 " uncertain and there, %" PRIu64 " uncertain and not\n",
+           f->on_disk ? "disk" : "memory", counts.operations, counts.restarts, counts.kills, counts.faults,
+           counts.refused, counts.kept, counts.gone);
 }
 
 static void test_the_store_and_its_model_agree(void **state)
 {
     struct fixture *f = *state;
     uint64_t seed = number_from("SESSIOND_TEST_SEED", (uint64_t)getpid() * 2654435761u + (uint64_t)f->on_disk);
-    uint64_t n = number_from("SESSIOND_TEST_OPERATIONS", f->on_disk ? OPERATIONS / 3 : OPERATIONS);
-    uint64_t done = 0;
-    bool more;
+    uint64_t n = number_from("SESSIOND_TEST_OPERATIONS", OPERATIONS);
 
     printf("seed %" PRIu64 "\n", seed);
-    chance_state = seed ? seed : 1;
+    chance_state = (seed + 1) * UINT64_C(0x9e3779b97f4a7c15); /* seeds that follow each other begin apart */
+    memset(&counts, 0, sizeof(counts));
     model = (struct model){0};
     for (size_t i = 0; i < KEYS; i++)
         (void)snprintf(key_names[i], sizeof(key_names[i]), "key-%zu", i);
-    while (done < n) {
-        done += do_something(f);
+    if (one_in(2))
+        f->config.cache_bytes = SMALL_CACHE;
+    must(open_store(f));
+    while (counts.operations < n) {
+        do_something(f);
         if (one_in(50))
             compare_all(f);
         if (one_in(20))
-            must(f->table->tend(f->engine, &more));
+            tend(f);
         if (f->on_disk && one_in(200))
-            reopen_store(f);
+            restart(f);
+        if (f->on_disk && one_in(300))
+            kill_store(f);
     }
     compare_all(f);
+    print_counts(f);
 }
 
 int main(void)
 {
     static struct kind on_disk = {&sqlite_engine, true}, in_memory = {&sqlite_engine, false};
     static const struct CMUnitTest disk_tests[] = {
-        cmocka_unit_test_prestate_setup_teardown(test_the_store_and_its_model_agree, set_up, tear_down, &on_disk),
+        cmocka_unit_test_prestate_setup_teardown(test_the_store_and_its_model_agree, set_up_closed, tear_down_disarmed,
+                                                 &on_disk),
     };
     static const struct CMUnitTest memory_tests[] = {
-        cmocka_unit_test_prestate_setup_teardown(test_the_store_and_its_model_agree, set_up, tear_down, &in_memory),
+        cmocka_unit_test_prestate_setup_teardown(test_the_store_and_its_model_agree, set_up_closed, tear_down_disarmed,
+                                                 &in_memory),
     };
     struct config config;
 
@@ -477,6 +686,9 @@ int main(void)
     log_setup((enum log_level)0);
     if (sqlite_setup(&config))
         return 1;
+    put_layer_under_sqlite();
+    if (access("/dev/shm", W_OK) == 0)
+        scratch_directory = "/dev/shm"; /* no power cut is played here */
     return cmocka_run_group_tests_name("model on disk", disk_tests, NULL, NULL) +
            cmocka_run_group_tests_name("model in memory", memory_tests, NULL, NULL);
 }
