@@ -1,5 +1,5 @@
-"""What crash harnesses are made of: a daemon that may die, the load programs, the plan that they share, and a watch on
-the files of the store. Standard library only."""
+"""What crash harnesses are made of: how each begins and ends, a daemon that may die, the load programs, the plan that
+they share, and a watch on the files of the store. Standard library only."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import ctypes
 import mmap
 import os
 import pathlib
+import random
 import select
 import shutil
 import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -26,10 +28,44 @@ STORE = pathlib.Path("u", str(os.getuid()), b"default".hex(), "items.db")
 DEADLINE_S = 120.0
 """For anything that must happen; a sanitizer's build on a busy machine is slow."""
 TURN_S = 0.05
+PASSED, FAILED, NOT_RUN = 0, 1, 77
+"""Exit statuses of a harness."""
 
 
 class Broken(Exception):
     """The daemon, a load program or the harness did what it must not."""
+
+
+class NotRun(Exception):
+    """What this needs is not to be had here."""
+
+
+Body = Callable[[pathlib.Path, random.Random, int], bool]
+
+
+def run_harness(name: str, figure: str, default: int, body: Body, *, at: str = "/tmp") -> int:
+    """Give `body` a directory of its own, what the seed chooses, and the size of the whole, which the environment may
+    name; say in the last line what came of it, and return the exit status."""
+    size = int(os.environ.get(figure) or default)
+    seed = int(os.environ.get("SEED") or int.from_bytes(os.urandom(4)))
+    print(f"{name}: {figure}={size} SEED={seed}", flush=True)
+    scratch = pathlib.Path(tempfile.mkdtemp(prefix=f"sd-{name}-", dir=at))
+    begun = time.monotonic()
+    try:
+        good = body(scratch, random.Random(seed), size)
+    except NotRun as why:
+        shutil.rmtree(scratch)
+        print(f"{name}: not run: {why}")
+        return NOT_RUN
+    except Broken as broken:
+        print(f"{name}: {broken}")
+        good = False
+    if not good:
+        print(f"{name}: failed with {figure}={size} SEED={seed}; everything is kept in {scratch}")
+        return FAILED
+    shutil.rmtree(scratch)
+    print(f"{name}: passed in {time.monotonic() - begun:.0f} s")
+    return PASSED
 
 
 def now_us() -> int:

@@ -41,8 +41,16 @@ enum {
     WAIT_MS = 20000,
     SWEEPS_AT_A_TIME = 2,
     UNTOUCHED = 42, /* exit status of an attempt in which nothing failed */
-    LEAKED = 23,    /* the sanitizer's */
+    LEAKED = 23,    /* the sanitizer's, also where it has found something else */
 };
+
+/* Called by a sanitizer. */
+extern const char *__asan_default_options(void);
+
+FAILING_PUBLIC FAILING_EARLY const char *__asan_default_options(void)
+{
+    return "exitcode=23"; /* LEAKED */
+}
 
 /* ---- what goes wrong with us ---- */
 
@@ -251,7 +259,7 @@ static const struct operation operations[] = {
     {"get_items", pack_get, false, true},
     {"get_items of 360 KB", pack_get_large, false, false},
     {"add_items", pack_add, false, true},
-    {"add_items to a new store", pack_add_new, false, true},
+    {"add_items to a new store", pack_add_new, false, false}, /* it opens one in any case */
     {"add_items of 320 KB", pack_add_large, false, false},
     {"add_items, 40 at once", pack_add_many, false, false},
     {"pop_item", pack_pop, false, false},
@@ -890,7 +898,8 @@ static void report_failure(const struct sweep *sweep, uint64_t n, int status)
     char name[128];
 
     name_sweep(sweep, name);
-    printf("BROKEN %s, N = %" PRIu64 ": %s, status %d\n", name, n, status == LEAKED ? "a leak" : "it failed", status);
+    printf("BROKEN %s, N = %" PRIu64 ": %s, status %d\n", name, n,
+           status == LEAKED ? "a sanitizer's report" : "it failed", status);
     show_log();
 }
 

@@ -1,4 +1,5 @@
-"""A daemon whose disk fails as planned: preload_faults.c in it, and the plan that says which calls fail, and when."""
+"""A daemon whose disk fails as planned, or that is killed at a planned point: preload_faults.c in it, and the plan that
+says which calls fail, and when."""
 
 from __future__ import annotations
 
@@ -9,7 +10,6 @@ import mmap
 import os
 import pathlib
 import struct
-import subprocess
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,7 @@ class Call(enum.IntFlag):
     READ = 8
     OPEN = 16
     UNLINK = 32
+    HEADER = 64
 
 
 class Way(enum.IntEnum):
@@ -41,14 +42,18 @@ class Way(enum.IntEnum):
     DONE = 3
     SWALLOW = 4
     HANG = 5
+    KILL_BEFORE = 6
+    KILL_HALF = 7
+    KILL_AFTER = 8
+    KILL_ANSWER = 9
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Which call fails how: once, or that one and all after it."""
+    """Which call fails how: once, or that one and all after it; or where the process is killed."""
 
     call: Call
-    error: int
+    error: int = 0
     way: Way = Way.UNDONE
     way_then: Way = Way.NONE
 
@@ -103,22 +108,17 @@ class Disk:
 class FaultyDaemon(Daemon):
     """A sessiond with settings of its own and, if wanted, on such a disk."""
 
-    def __init__(self, directory: pathlib.Path, settings: dict[str, Any], *, preload: bool = True) -> None:
+    def __init__(self, directory: pathlib.Path, settings: dict[str, Any] | None = None) -> None:
         super().__init__(directory)
         self.disk = Disk(directory / "disk")
-        self.preload = preload
-        self._config = directory / "config"
-        self._config.write_text(json.dumps(settings))
-
-    def spawn(self) -> None:
-        self._forget_what_was_said()
-        options = {"--socket": self.socket, "--state-dir": self.state, "--config": self._config}
-        command = [str(BUILD / "sessiond"), *(str(word) for option in options.items() for word in option)]
-        environment = {**os.environ, "NOTIFY_SOCKET": str(self._notify_path)}
-        if self.preload:
-            environment |= {"LD_PRELOAD": str(PRELOAD), "FAULT_PLAN": str(self.disk.path)}
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        config = directory / "config"
+        config.write_text(json.dumps(settings or {}))
+        self.arguments = ["--config", str(config)]
+        self.own_environment = {
+            "LD_PRELOAD": str(PRELOAD),
+            "FAULT_PLAN": str(self.disk.path),
+            "ASAN_OPTIONS": "verify_asan_link_order=0",
+        }
 
     def pause(self, seconds: float) -> None:
         """Let some time pass, in which it must not end."""

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterator
 
 from disk import STORE, Broken
-from harness import wait_until
+from harness import NotRun, wait_until
 from sweep import FORGETFUL, READS_GO_ON, REFUSALS, Run
 
 MIB = 1 << 20
@@ -21,10 +21,6 @@ BALLAST_BYTES = 8 * MIB
 """More than the log has before a checkpoint: what follows a removal has to be written back."""
 CHANGES_MAX = 2000
 """So many changes must be enough to notice that no file can grow."""
-
-
-class NotRun(Exception):
-    """What this needs is not to be had here."""
 
 
 @contextlib.contextmanager
@@ -141,7 +137,7 @@ def by_a_limit(directory: pathlib.Path) -> str:
         ignored = signal_set(run.daemon.running.pid, "SigIgn")
         if not ignored & 1 << (signal.SIGXFSZ - 1):
             raise Broken("SIGXFSZ is not ignored")
-        limit = (run.daemon.state / STORE).with_name("items.db-wal").stat().st_size + 64 * 1024
+        limit = run.log.stat().st_size + 64 * 1024
         limit_files(run.daemon.running.pid, limit)
         code = change_until_refused(run)
         expect(code, REFUSALS, "a change of a file that may not grow")

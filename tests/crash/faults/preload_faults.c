@@ -1,17 +1,21 @@
 /*
- * A disk that fails as planned, for a process that preloads this: LD_PRELOAD=preload_faults.so FAULT_PLAN=file
- * sessiond. The calls of all threads are counted together, in the order in which they are made. See plan.h.
+ * A disk that fails as planned, or a kill -9 at a named point, for a process that preloads this:
+ * LD_PRELOAD=preload_faults.so FAULT_PLAN=file sessiond. The calls of all threads are counted together, in the order in
+ * which they are made. See plan.h.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "plan.h"
@@ -36,6 +40,35 @@ __attribute__((constructor)) static void map_plan(void)
     }
     (void)syscall(SYS_close, fd);
     plan = map;
+}
+
+/* ---- the end ---- */
+
+static _Atomic bool answering_kills;
+
+__attribute__((noreturn)) static void die(void)
+{
+    (void)kill(getpid(), SIGKILL);
+    for (;;)
+        (void)pause();
+}
+
+/* For a call that was made and returned `n`. */
+static ssize_t survive(enum fault_way way, ssize_t n)
+{
+    if (way == FAULT_KILL_HALF || way == FAULT_KILL_AFTER)
+        die();
+    if (way == FAULT_KILL_ANSWER)
+        atomic_store(&answering_kills, true);
+    return n;
+}
+
+static void begin_answer(int fd)
+{
+    struct stat status;
+
+    if (atomic_load(&answering_kills) && fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode))
+        die();
 }
 
 /* ---- which calls ---- */
@@ -81,6 +114,8 @@ static enum fault_way next_way(enum fault_call call)
         hang(call);
         return FAULT_NONE;
     }
+    if (way == FAULT_KILL_BEFORE)
+        die();
     errno = atomic_load(&plan->error);
     return way;
 }
@@ -102,8 +137,8 @@ static enum fault_way way_of_path(enum fault_call call, const char *path)
                                                                                                                        \
         if ((way) == FAULT_SWALLOW)                                                                                    \
             return 0;                                                                                                  \
-        if ((way) == FAULT_NONE)                                                                                       \
-            return (int)(really);                                                                                      \
+        if ((way) == FAULT_NONE || (way) >= FAULT_KILL_BEFORE)                                                         \
+            return (int)survive((way), (really));                                                                      \
         if ((way) == FAULT_DONE)                                                                                       \
             (void)(really);                                                                                            \
         errno = planned;                                                                                               \
@@ -120,6 +155,7 @@ PUBLIC int unlink(const char *path);
 PUBLIC ssize_t pwrite(int fd, const void *data, size_t size, off_t offset);
 PUBLIC ssize_t pwrite64(int fd, const void *data, size_t size, off64_t offset);
 PUBLIC ssize_t write(int fd, const void *data, size_t size);
+PUBLIC ssize_t writev(int fd, const struct iovec *parts, int n);
 PUBLIC ssize_t pread(int fd, void *data, size_t size, off_t offset);
 PUBLIC ssize_t pread64(int fd, void *data, size_t size, off64_t offset);
 PUBLIC int open(const char *path, int flags, ...);
@@ -161,15 +197,16 @@ int unlink(const char *path)
 /* `offset` < 0: where the file stands. */
 static ssize_t write_as_planned(int fd, const void *data, size_t size, off64_t offset)
 {
-    enum fault_way way = way_of_fd(FAULT_WRITE, fd);
+    enum fault_way way = way_of_fd(offset == 0 ? FAULT_HEADER | FAULT_WRITE : FAULT_WRITE, fd);
+    bool half = way == FAULT_HALF || way == FAULT_KILL_HALF;
+    size_t part = half ? size / 2 : way == FAULT_UNDONE || way == FAULT_SWALLOW ? 0 : size;
     int planned = errno;
-    size_t part = way == FAULT_HALF ? size / 2 : way == FAULT_UNDONE || way == FAULT_SWALLOW ? 0 : size;
     ssize_t n = 0;
 
     if (part || size == 0)
         n = offset < 0 ? syscall(SYS_write, fd, data, part) : syscall(SYS_pwrite64, fd, data, part, offset);
-    if (way == FAULT_NONE)
-        return n;
+    if (way == FAULT_NONE || way >= FAULT_KILL_BEFORE)
+        return survive(way, n);
     errno = planned;
     return way == FAULT_SWALLOW ? (ssize_t)size : -1;
 }
@@ -186,7 +223,14 @@ ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
 
 ssize_t write(int fd, const void *data, size_t size)
 {
+    begin_answer(fd);
     return write_as_planned(fd, data, size, -1);
+}
+
+ssize_t writev(int fd, const struct iovec *parts, int n)
+{
+    begin_answer(fd);
+    return syscall(SYS_writev, fd, parts, n);
 }
 
 ssize_t pread64(int fd, void *data, size_t size, off64_t offset)

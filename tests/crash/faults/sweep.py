@@ -13,11 +13,12 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
+import itertools
 import pathlib
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from asking import Asker, Connection
@@ -135,6 +136,11 @@ class Run:
         self.neighbours.go_on("third")
 
     # ---- what must hold ----
+
+    @property
+    def log(self) -> pathlib.Path:
+        """The write-ahead log of the store that meets the fault."""
+        return self.daemon.state / STORE.with_name(f"{STORE.name}-wal")
 
     @property
     def stored(self) -> bool:
@@ -277,17 +283,29 @@ def unclean(run: Run) -> None:
 
 
 def fill_log(run: Run) -> None:
-    """Until the next changes make the log large enough for a checkpoint."""
-    for _ in range(LOG_BATCHES):
-        run.change("add_items", "grows", 1000)
+    """Until a few changes more make the log large enough for a checkpoint."""
+    run.watch_neighbours = False
+    run.change("add_items", "grows", 1)
+    while run.log.stat().st_size < FULL_LOG_BYTES - NEARLY_FULL_BYTES:
+        run.change("add_items", "grows", 1)
+    run.watch_neighbours = True
 
 
 def checkpoint(run: Run) -> None:
-    """A checkpoint while the store is at work."""
-    for _ in range(4):
-        run.change("add_items", "grows", 300)
+    """A checkpoint while the store is at work, and the log from its beginning again."""
+    header = read_log_header(run)
+    for _ in range(6):
+        run.change("add_items", "grows", 2)
     run.change("pop_item", "a")
     run.read("a")
+    if not run.daemon.disk.failed and read_log_header(run) == header:
+        raise Broken("there was no checkpoint")
+
+
+def read_log_header(run: Run) -> bytes:
+    """Each round of the log has another."""
+    with run.log.open("rb") as log:
+        return log.read(32)
 
 
 @dataclass(frozen=True)
@@ -298,19 +316,19 @@ class Workload:
     before: Callable[[Run], None] | None = None
     on_what_was_killed: bool = False
     settings: dict[str, int] = field(default_factory=lambda: SETTINGS | FORGETFUL)
-    stride: int = 1
-    """Of the calls that read and write, as there are so many."""
 
     @property
     def name(self) -> str:
         return self.run.__name__
 
 
-LOG_BATCHES = 12
+FULL_LOG_BYTES = 1024 * (24 + 4096)
+NEARLY_FULL_BYTES = 16 * (24 + 4096)
+"""Less than the changes of `checkpoint` add."""
 WORKLOADS = (
     Workload(fresh, settings=SETTINGS),
     Workload(unclean, on_what_was_killed=True),
-    Workload(checkpoint, before=fill_log, stride=8),
+    Workload(checkpoint, before=fill_log),
 )
 
 ONCE, EVER = Way.NONE, Way.UNDONE
@@ -370,15 +388,6 @@ def run_one(
         run.close()
 
 
-def ks(workload: Workload, fault: Fault, first: int, every: int) -> Iterator[int]:
-    """Every k; or, for a share, each so-manieth from a first one on."""
-    stride = every * (workload.stride if fault.call in (Call.WRITE, Call.READ) else 1)
-    k = 1 + first % stride
-    while True:
-        yield k
-        k += stride
-
-
 @dataclass
 class Swept:
     """What came of a sweep."""
@@ -408,7 +417,7 @@ def sweep(
 ) -> Swept:
     """Until the workload is done untouched. Raise Broken, naming k, if a promise was broken; the directory is kept."""
     swept = Swept(f"{workload.name}: {fault}")
-    for k in ks(workload, fault, first, every):
+    for k in itertools.count(1 + first % every, every):
         directory = scratch / f"{workload.name[0]}{FAULTS.index(fault)}-{k}"
         try:
             outcome = run_one(directory, template, workload, fault, k)
