@@ -275,7 +275,7 @@ static void test_a_backup_whose_connection_breaks_leaves_the_old_one(void **stat
     assert_int_equal(stat(paths.file, &before), 0);
     fill(client);
     peer_start(&peer, &daemon->scratch, troubles, &trouble);
-    other = client_with((struct sessiond_options){.socket = peer.socket, .retry_ms = 50});
+    other = client_with((struct sessiond_options){.socket = peer.socket, .retry_ms = harness_patience_ms()});
     assert_int_not_equal(sessiond_backup(other, NULL, paths.file), 0);
     assert_int_equal(stat(paths.file, &after), 0);
     assert_int_equal(before.st_ino, after.st_ino);

@@ -109,7 +109,7 @@ static int (*const abilities[])(struct sessiond *client) = {adds, gets, lists, l
 /* Return: whether an allocation failed. */
 static bool try(const struct daemon *daemon, int (*ability)(struct sessiond *client), unsigned nth)
 {
-    struct sessiond_options options = {.socket = daemon->socket, .retry_ms = 1000};
+    struct sessiond_options options = {.socket = daemon->socket, .retry_ms = harness_patience_ms()};
     struct sessiond *client;
     bool failed;
 

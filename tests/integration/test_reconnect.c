@@ -226,7 +226,8 @@ static void test_a_call_waits_for_a_daemon_that_restarts(void **state)
 static void test_a_daemon_that_stays_away_is_no_uncertainty_for_what_was_not_sent(void **state)
 {
     struct daemon *daemon = *state;
-    struct sessiond *client = client_with((struct sessiond_options){.socket = daemon->socket, .retry_ms = 50});
+    struct sessiond *client =
+        client_with((struct sessiond_options){.socket = daemon->socket, .retry_ms = harness_patience_ms()});
     struct sessiond_text item = SESSIOND_TEXT(A);
 
     EXPECT(client, 0, sessiond_ping(client));
@@ -251,7 +252,7 @@ static void test_a_lost_answer_is_uncertain_and_its_key_settles_it(void **state)
     proxy.plan = (struct plan){.method = "add_items", .n_cuts = UINT32_MAX};
     proxy.peer = (struct peer){.behind = daemon->socket};
     peer_start(&proxy.peer, &daemon->scratch, through, &proxy.plan);
-    client = client_with((struct sessiond_options){.socket = proxy.peer.socket, .retry_ms = 50});
+    client = client_with((struct sessiond_options){.socket = proxy.peer.socket, .retry_ms = harness_patience_ms()});
     EXPECT(client, SESSIOND_UNCERTAIN, sessiond_add_items(client, "s", &item, 1, NULL, NULL));
     assert_non_null(sessiond_last_error(client)->key);
     (void)snprintf(key, sizeof(key), "%s", sessiond_last_error(client)->key);
@@ -393,7 +394,8 @@ static void test_busy_for_ever_is_an_answer_in_the_end(void **state)
     struct sessiond *client =
         client_through(&proxy, daemon, (struct plan){.method = "add_items", .n_busy = UINT32_MAX});
     struct sessiond_text item = SESSIOND_TEXT(A);
-    struct sessiond *hasty = client_with((struct sessiond_options){.socket = proxy.peer.socket, .retry_ms = 30});
+    struct sessiond *hasty =
+        client_with((struct sessiond_options){.socket = proxy.peer.socket, .retry_ms = harness_patience_ms()});
 
     EXPECT(hasty, SESSIOND_BUSY, sessiond_add_items(hasty, "s", &item, 1, NULL, NULL));
     assert_non_null(sessiond_last_error(hasty)->key);
@@ -463,7 +465,8 @@ static void test_silence_counts_as_a_broken_connection(void **state)
     struct sessiond *client;
 
     peer_start(&peer, &daemon->scratch, silent, NULL);
-    client = client_with((struct sessiond_options){.socket = peer.socket, .silence_ms = 40, .retry_ms = 60});
+    client = client_with((struct sessiond_options){
+        .socket = peer.socket, .silence_ms = harness_patience_ms(), .retry_ms = harness_patience_ms() * 3 / 2});
     assert_int_equal(sessiond_get_items(client, "s", NULL, &items), -ETIMEDOUT);
     EXPECT(client, SESSIOND_UNCERTAIN, sessiond_add_items(client, "s", &item, 1, NULL, NULL));
     sessiond_free(client);
@@ -633,7 +636,7 @@ static void test_a_daemon_with_too_many_connections_is_tried_again(void **state)
     sessiond_free(client);
 
     n_left = UINT32_MAX;
-    client = client_with((struct sessiond_options){.socket = peer.socket, .retry_ms = 50});
+    client = client_with((struct sessiond_options){.socket = peer.socket, .retry_ms = harness_patience_ms()});
     EXPECT(client, SESSIOND_BUSY, sessiond_ping(client));
     assert_non_null(strstr(sessiond_last_error(client)->message, "too many connections"));
     sessiond_free(client);

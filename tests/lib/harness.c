@@ -35,6 +35,11 @@ bool harness_is_slow(void)
     return IS_SANITIZED || getenv("SESSIOND_WRAPPER");
 }
 
+unsigned harness_patience_ms(void)
+{
+    return harness_is_slow() ? 5000 : 200;
+}
+
 int64_t harness_now_ms(void)
 {
     struct timespec now;

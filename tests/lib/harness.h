@@ -48,6 +48,9 @@ enum { WAIT_MS = 60000 }; /* how long a state may take to come, on a machine tha
 /* Whether a sanitizer or valgrind makes everything slow, and large. */
 bool harness_is_slow(void);
 
+/* For the client that a test wants to give up: short, and yet long enough to connect. */
+unsigned harness_patience_ms(void);
+
 int64_t harness_now_ms(void);
 void harness_breathe(void); /* lets others run, between two looks at a state */
 
