@@ -101,7 +101,9 @@ $(B)/example/agent: $(call obj,client/c/example/agent.c) $(B)/libsessiond.so
 	      $$($(PKG_CONFIG) --libs libcurl jansson)
 
 # One program a test file. Those that end in _oom make the allocations of our own objects fail.
-$(B)/tests/unit/test_oom $(B)/tests/integration/test_client_oom: WRAP := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+OOM := $(B)/tests/unit/test_oom $(B)/tests/unit/test_registry_oom $(B)/tests/integration/test_client_oom
+$(OOM): WRAP := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+$(B)/tests/unit/test_registry_oom: WRAP += -Wl,--wrap=tsearch
 $(B)/tests/%: $(B)/obj/tests/%.o $(call obj,$(TESTLIB_SRC) $(CLIENT_SRC)) $(B)/libcore.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ $(LINK_CORE) $$($(PKG_CONFIG) --libs $(LIBS_TEST))

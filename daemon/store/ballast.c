@@ -79,8 +79,6 @@ int ballast_open(struct ballast **ret, const struct config *config)
 
 void ballast_close(struct ballast *ballast)
 {
-    if (!ballast)
-        return;
     pthread_mutex_destroy(&ballast->lock);
     free(ballast);
 }

@@ -14,7 +14,7 @@ struct config;
 /* Makes the file if there is room. Return: 0, also without room (it is logged), or a fault. */
 int ballast_open(struct ballast **ret, const struct config *config);
 
-/* Keeps the file, for the next start. Accepts NULL. */
+/* Keeps the file, for the next start. */
 void ballast_close(struct ballast *ballast);
 
 /* Gives the room back to the disk. Return: false if there was none left to give. */

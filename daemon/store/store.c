@@ -271,8 +271,6 @@ int registry_open(struct registry **ret, const struct config *config, struct lan
 
 void registry_close(struct registry *registry)
 {
-    if (!registry)
-        return;
     tdestroy(registry->owners, owner_free);
     free(registry);
 }
