@@ -310,6 +310,10 @@ static int read_text_list(const struct reading *reading)
             return -ENOMEM;
     }
     for (uint32_t i = 0; i < array->size; i++) {
+        if (is_nil(&array->ptr[i]) && reading->field->flags & FIELD_NIL_ELEMENTS) {
+            list.texts[i] = (struct slice){0};
+            continue;
+        }
         if (array->ptr[i].type != MSGPACK_OBJECT_STR)
             return refuse(reading->why, SESSIOND_INVALID, "\"%s\"[%" PRIu32 "] must be a text (str), not %s",
                           reading->field->name, i, type_name(&array->ptr[i]));

@@ -54,7 +54,7 @@ struct number {
 struct text_list {
     bool present;
     size_t n;
-    struct slice *texts; /* in the message's zone */
+    struct slice *texts; /* in the message's zone; data NULL: nil, where FIELD_NIL_ELEMENTS allows it */
 };
 
 enum field_type {
@@ -66,8 +66,9 @@ enum field_type {
 };
 
 enum {
-    FIELD_REQUIRED = 1 << 0, /* the key must be there, if only with nil where that is allowed */
-    FIELD_NIL = 1 << 1,      /* nil is read as absent; without this nil is invalid, for FIELD_VALUE too */
+    FIELD_REQUIRED = 1 << 0,     /* the key must be there, if only with nil where that is allowed */
+    FIELD_NIL = 1 << 1,          /* nil is read as absent; without this nil is invalid, for FIELD_VALUE too */
+    FIELD_NIL_ELEMENTS = 1 << 2, /* a text list may have nil in the place of texts */
 };
 
 struct field {

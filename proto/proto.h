@@ -21,6 +21,8 @@ enum {
     PROTO_FRAME_DEPTH_MAX = 16,          /* containers inside containers */
     PROTO_ITEM_MAX = 64 * 1024 * 1024,   /* bytes of one item (the operator may lower it) */
     PROTO_ITEMS_MAX = 1048576,           /* items in one request */
+    PROTO_META_MAX = 1024 * 1024,        /* bytes of what stands beside one item */
+    PROTO_META_ITEMS_MAX = 524288,       /* items in one request that has a list beside them */
     PROTO_JSON_DEPTH_MAX = 512,          /* objects and arrays inside each other in one item */
     PROTO_SESSION_MAX = 255,             /* bytes of a session id */
     PROTO_KEY_MAX = 255,                 /* bytes of a key or a digest */

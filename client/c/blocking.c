@@ -92,6 +92,7 @@ int sessiond_get_items(struct sessiond *client, const char *session, const struc
         call.after = range->after;
         call.before = range->before;
         call.if_epoch = range->if_epoch;
+        call.with_meta = range->with_meta;
     }
     r = client_perform(client, &call, &answer, NULL);
     if (r == 0)
@@ -140,6 +141,8 @@ static int perform_change(struct sessiond *client, struct sessiond_call *call, c
         call->digest = change->digest;
         call->if_revision = change->if_revision;
         call->if_epoch = change->if_epoch;
+        call->meta = change->meta;
+        call->with_meta = change->with_meta;
     }
     return client_perform(client, call, ret, NULL);
 }

@@ -15,7 +15,7 @@
 
 struct parameter {
     const char *name;
-    enum { PARAMETER_TEXT, PARAMETER_NUMBER, PARAMETER_ITEMS } type;
+    enum { PARAMETER_TEXT, PARAMETER_NUMBER, PARAMETER_BOOL, PARAMETER_ITEMS, PARAMETER_META } type;
     size_t offset; /* into struct question */
 };
 
@@ -31,6 +31,14 @@ struct parameter {
     {                                                                                                                  \
         "items", PARAMETER_ITEMS, 0                                                                                    \
     }
+#define META                                                                                                           \
+    {                                                                                                                  \
+        "meta", PARAMETER_META, 0                                                                                      \
+    }
+#define WITH_META                                                                                                      \
+    {                                                                                                                  \
+        "with_meta", PARAMETER_BOOL, offsetof(struct question, with_meta)                                              \
+    }
 #define OF_A_CHANGE TEXT(key), TEXT(digest), NUMBER(if_revision), NUMBER(if_epoch), TEXT(store)
 #define END                                                                                                            \
     {                                                                                                                  \
@@ -38,10 +46,11 @@ struct parameter {
     }
 
 static const struct parameter none[] = {END};
-static const struct parameter get_items[] = {
-    TEXT(session), NUMBER(limit), NUMBER(after), NUMBER(before), NUMBER(if_epoch), TEXT(store), END};
-static const struct parameter add_items[] = {TEXT(session), ITEMS, OF_A_CHANGE, END};
-static const struct parameter replace_items[] = {TEXT(session), NUMBER(from_seq), ITEMS, OF_A_CHANGE, END};
+static const struct parameter get_items[] = {TEXT(session), NUMBER(limit),    NUMBER(after), NUMBER(before),
+                                             WITH_META,     NUMBER(if_epoch), TEXT(store),   END};
+static const struct parameter add_items[] = {TEXT(session), ITEMS, META, OF_A_CHANGE, END};
+static const struct parameter pop_item[] = {TEXT(session), WITH_META, OF_A_CHANGE, END};
+static const struct parameter replace_items[] = {TEXT(session), NUMBER(from_seq), ITEMS, META, OF_A_CHANGE, END};
 static const struct parameter change[] = {TEXT(session), OF_A_CHANGE, END};
 static const struct parameter list_sessions[] = {
     {"after", PARAMETER_TEXT, offsetof(struct question, after_id)}, NUMBER(limit), TEXT(prefix), TEXT(store), END};
@@ -59,6 +68,11 @@ static const struct sessiond_number *number_of(const struct question *question, 
     return (const struct sessiond_number *)((const char *)question + parameter->offset);
 }
 
+static bool bool_of(const struct question *question, const struct parameter *parameter)
+{
+    return *(const bool *)((const char *)question + parameter->offset);
+}
+
 /* ---- packing ---- */
 
 static bool is_given(const struct question *question, const struct parameter *parameter)
@@ -68,17 +82,24 @@ static bool is_given(const struct question *question, const struct parameter *pa
         return text_of(question, parameter)->data;
     case PARAMETER_NUMBER:
         return number_of(question, parameter)->given;
+    case PARAMETER_BOOL:
+        return bool_of(question, parameter);
     case PARAMETER_ITEMS:
         return true;
+    case PARAMETER_META:
+        return question->meta;
     }
     return false;
 }
 
-static void pack_items(struct buf *buf, const struct question *question)
+static void pack_texts(struct buf *buf, const struct sessiond_text *texts, size_t n, bool may_be_nil)
 {
-    pack_array(buf, question->n_items);
-    for (size_t i = 0; i < question->n_items; i++)
-        pack_text(buf, (struct slice){question->items[i].data, question->items[i].size});
+    pack_array(buf, n);
+    for (size_t i = 0; i < n; i++)
+        if (may_be_nil && !texts[i].data)
+            pack_nil(buf);
+        else
+            pack_text(buf, (struct slice){texts[i].data, texts[i].size});
 }
 
 static void pack_parameter(struct buf *buf, const struct question *question, const struct parameter *parameter)
@@ -91,8 +112,14 @@ static void pack_parameter(struct buf *buf, const struct question *question, con
     case PARAMETER_NUMBER:
         pack_number(buf, number_of(question, parameter)->value);
         break;
+    case PARAMETER_BOOL:
+        pack_bool(buf, bool_of(question, parameter));
+        break;
     case PARAMETER_ITEMS:
-        pack_items(buf, question);
+        pack_texts(buf, question->items, question->n_items, false);
+        break;
+    case PARAMETER_META:
+        pack_texts(buf, question->meta, question->n_items, true);
         break;
     }
 }
@@ -134,13 +161,14 @@ static int make_room(struct call *call, size_t frame_size)
 }
 
 struct items_map {
-    struct text_list items;
+    struct text_list items, meta;
     struct number first_seq, last_seq, head_seq, revision, epoch, missing;
     bool more;
 };
 
 static const struct field items_fields[] = {
     {"items", FIELD_TEXT_LIST, FIELD_REQUIRED, offsetof(struct items_map, items), 0, 0},
+    {"meta", FIELD_TEXT_LIST, FIELD_NIL_ELEMENTS, offsetof(struct items_map, meta), 0, 0},
     {"first_seq", FIELD_NUMBER, FIELD_REQUIRED | FIELD_NIL, offsetof(struct items_map, first_seq), 0, 0},
     {"last_seq", FIELD_NUMBER, FIELD_REQUIRED | FIELD_NIL, offsetof(struct items_map, last_seq), 0, 0},
     {"head_seq", FIELD_NUMBER, FIELD_REQUIRED, offsetof(struct items_map, head_seq), 0, 0},
@@ -151,17 +179,25 @@ static const struct field items_fields[] = {
     {0},
 };
 
-static int append_items(struct call *call, const struct text_list *list, size_t frame_size)
+/* Copies texts to the call's results, and lists them in `to`: these, or the array beside them. */
+static int append_texts(struct call *call, struct results *to, const struct text_list *list)
 {
-    struct sessiond_text *texts;
+    struct sessiond_text *texts = to ? results_add_elements(to, list->n, sizeof(*texts)) : NULL;
 
-    TRY(make_room(call, frame_size));
-    texts = results_add_elements(call->results, list->n, sizeof(*texts));
     if (!texts)
         return -ENOMEM;
     for (size_t i = 0; i < list->n; i++)
         texts[i] = results_copy(call->results, list->texts[i]);
     return 0;
+}
+
+static int append_items(struct call *call, const struct items_map *map, size_t frame_size)
+{
+    if (call->question.with_meta && map->meta.n != map->items.n)
+        return -EPROTO;
+    TRY(make_room(call, frame_size));
+    TRY(append_texts(call, call->results, &map->items));
+    return call->question.with_meta ? append_texts(call, results_beside(call->results), &map->meta) : 0;
 }
 
 /* The pages after the first hold what the session was at the first: nothing younger, and nothing if it lost items. */
@@ -186,7 +222,7 @@ static int read_items(struct call *call, const struct message *message, size_t f
     TRY(message_read(message, message->result, items_fields, MESSAGE_IGNORE_UNKNOWN, &map, why));
     if (map.more && (map.items.n == 0 || !map.last_seq.present))
         return -EPROTO;
-    TRY(append_items(call, &map.items, frame_size));
+    TRY(append_items(call, &map, frame_size));
     if (!call->paging)
         *items = (struct sessiond_items){.first_seq = map.first_seq.value,
                                          .head_seq = map.head_seq.value,
@@ -197,6 +233,8 @@ static int read_items(struct call *call, const struct message *message, size_t f
         items->last_seq = map.last_seq.value;
     items->items = (const struct sessiond_text *)call->results->elements;
     items->n_items = call->results->n_elements;
+    if (call->results->beside)
+        items->meta = (const struct sessiond_text *)call->results->beside->elements;
     items->owner = call->results;
     *ret_more = map.more;
     if (map.more)
@@ -205,13 +243,14 @@ static int read_items(struct call *call, const struct message *message, size_t f
 }
 
 struct changed_map {
-    struct slice item;
+    struct slice item, meta;
     struct number seq, first_seq, last_seq, removed, revision, epoch;
     bool erased;
 };
 
 static const struct field changed_fields[] = {
     {"item", FIELD_TEXT, FIELD_NIL, offsetof(struct changed_map, item), 0, 0},
+    {"meta", FIELD_TEXT, FIELD_NIL, offsetof(struct changed_map, meta), 0, 0},
     {"seq", FIELD_NUMBER, FIELD_NIL, offsetof(struct changed_map, seq), 0, 0},
     {"first_seq", FIELD_NUMBER, FIELD_NIL, offsetof(struct changed_map, first_seq), 0, 0},
     {"last_seq", FIELD_NUMBER, FIELD_NIL, offsetof(struct changed_map, last_seq), 0, 0},
@@ -249,6 +288,7 @@ static int read_popped(struct call *call, const struct message *message, size_t 
                                                    .revision = map.revision.value,
                                                    .epoch = map.epoch.value,
                                                    .erased = map.erased,
+                                                   .meta = results_copy(call->results, map.meta),
                                                    .owner = call->results};
     return 0;
 }
@@ -475,7 +515,7 @@ const struct method call_methods[SESSIOND_N_METHODS] = {
     [SESSIOND_INFO] = {"info", false, false, none, read_info},
     [SESSIOND_GET_ITEMS] = {"get_items", false, false, get_items, read_items},
     [SESSIOND_ADD_ITEMS] = {"add_items", true, false, add_items, read_changed},
-    [SESSIOND_POP_ITEM] = {"pop_item", true, false, change, read_popped},
+    [SESSIOND_POP_ITEM] = {"pop_item", true, false, pop_item, read_popped},
     [SESSIOND_CLEAR_SESSION] = {"clear_session", true, false, change, read_changed},
     [SESSIOND_REPLACE_ITEMS] = {"replace_items", true, false, replace_items, read_changed},
     [SESSIOND_DELETE_SESSION] = {"delete_session", true, false, change, read_changed},
@@ -554,7 +594,9 @@ static int ask(struct call *call, const struct sessiond *client, const struct se
                                   .from_seq = ask->from_seq,
                                   .offset = SESSIOND_SOME(ask->offset),
                                   .items = ask->items,
-                                  .n_items = ask->n_items};
+                                  .meta = ask->meta,
+                                  .n_items = ask->n_items,
+                                  .with_meta = ask->with_meta};
     TRY(copy_texts(call, ask, client->store));
     call->asked.limit = ask->limit;
     call->asked.after = ask->after;
@@ -564,25 +606,34 @@ static int ask(struct call *call, const struct sessiond *client, const struct se
     return call->method->change && !question->key.data ? make_key(question) : 0;
 }
 
+static int check_sizes(struct sessiond *client, const struct sessiond_text *texts, size_t n, size_t limit,
+                       const char *what)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (texts[i].size <= limit)
+            continue;
+        (void)failure_set(&client->failure, SESSIOND_TOO_LARGE, "%s %zu has %zu bytes, the limit is %zu", what, i,
+                          texts[i].size, limit);
+        client->failure.error.item = (int64_t)i;
+        client->failure.error.limit = (int64_t)limit;
+        return SESSIOND_TOO_LARGE;
+    }
+    return 0;
+}
+
 /* What no daemon would take is not sent: a frame over a limit would cost the connection. */
 static int check_items(struct sessiond *client, const struct sessiond_call *ask)
 {
-    int r = 0;
+    size_t max = ask->meta ? PROTO_META_ITEMS_MAX : PROTO_ITEMS_MAX;
 
-    if (ask->n_items > PROTO_ITEMS_MAX) {
-        r = failure_set(&client->failure, SESSIOND_TOO_LARGE, "%zu items in one call are too many, the limit is %d",
-                        ask->n_items, PROTO_ITEMS_MAX);
-        client->failure.error.limit = PROTO_ITEMS_MAX;
-        return r;
+    if (ask->n_items > max) {
+        (void)failure_set(&client->failure, SESSIOND_TOO_LARGE, "%zu items in one call are too many, the limit is %zu",
+                          ask->n_items, max);
+        client->failure.error.limit = (int64_t)max;
+        return SESSIOND_TOO_LARGE;
     }
-    for (size_t i = 0; i < ask->n_items && r == 0; i++)
-        if (ask->items[i].size > PROTO_ITEM_MAX) {
-            r = failure_set(&client->failure, SESSIOND_TOO_LARGE, "item %zu has %zu bytes, the limit is %d", i,
-                            ask->items[i].size, PROTO_ITEM_MAX);
-            client->failure.error.item = (int64_t)i;
-            client->failure.error.limit = PROTO_ITEM_MAX;
-        }
-    return r;
+    TRY(check_sizes(client, ask->items, ask->n_items, PROTO_ITEM_MAX, "item"));
+    return ask->meta ? check_sizes(client, ask->meta, ask->n_items, PROTO_META_MAX, "meta") : 0;
 }
 
 static int check_frame(struct sessiond *client, const struct call *call)
@@ -610,7 +661,7 @@ int call_new(struct call **ret, struct sessiond *client, const struct sessiond_c
     r = ask(call, client, asked);
     if (r == 0)
         r = call_pack(call, client);
-    call->question.items = NULL;
+    call->question.items = call->question.meta = NULL;
     if (r < 0)
         (void)failure_set(&client->failure, r, "the request could not be made: %s", strerrordesc_np(-r));
     if (r == 0)

@@ -39,7 +39,8 @@ struct results {
     struct page *pages; /* newest first */
     char *elements;     /* of one size */
     size_t n_elements;
-    size_t capacity; /* in elements */
+    size_t capacity;        /* in elements */
+    struct results *beside; /* a second array, without texts of its own; NULL: none */
 };
 
 struct page;
@@ -53,6 +54,9 @@ int results_add_page(struct results *results, size_t size);
 /* Copies a text to the newest page, which has the room. A text without data stays so. */
 struct sessiond_text results_copy(struct results *results, struct slice text);
 
+/* The second array, made if need be. Return: NULL: no memory. */
+struct results *results_beside(struct results *results);
+
 /* Makes room for n more elements. Return: the first of them, zeroed, which count at once; NULL: no memory. */
 void *results_add_elements(struct results *results, size_t n, size_t element_size);
 
@@ -64,7 +68,9 @@ struct question {
     struct slice after_id; /* borrowed from what was asked, or from the results so far */
     struct sessiond_number if_revision, if_epoch, from_seq, limit, after, before, offset;
     const struct sessiond_text *items; /* borrowed while the call is packed for the first time, then NULL */
+    const struct sessiond_text *meta;  /* the same */
     size_t n_items;
+    bool with_meta;
 };
 
 TAILQ_HEAD(calls, call);

@@ -26,6 +26,7 @@ void results_free(struct results *results)
         results->pages = page->next;
         free(page);
     }
+    results_free(results->beside);
     free(results->elements);
     free(results);
 }
@@ -53,6 +54,13 @@ struct sessiond_text results_copy(struct results *results, struct slice text)
     copy[text.size] = '\0';
     page->size += text.size + 1;
     return (struct sessiond_text){copy, text.size};
+}
+
+struct results *results_beside(struct results *results)
+{
+    if (!results->beside)
+        results->beside = results_new();
+    return results->beside;
 }
 
 void *results_add_elements(struct results *results, size_t n, size_t element_size)

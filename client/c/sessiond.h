@@ -122,6 +122,7 @@ struct sessiond_range {
     struct sessiond_number after;    /* only seq > after */
     struct sessiond_number before;   /* only seq < before */
     struct sessiond_number if_epoch; /* SESSIOND_CONFLICT unless the session's epoch is this */
+    bool with_meta;                  /* give what stands beside the items as well */
 };
 
 struct sessiond_items {
@@ -133,7 +134,8 @@ struct sessiond_items {
     uint64_t revision;
     uint64_t epoch;
     uint64_t missing; /* the store is rolled back: so many rows of its log were acknowledged and are not there */
-    void *owner;      /* private: what the texts live in */
+    const struct sessiond_text *meta; /* with_meta: what stands beside each item; data NULL: nothing. Else NULL */
+    void *owner;                      /* private: what the texts live in */
 };
 
 /* Reads a history as it stood at one moment, however long it is and whoever appends meanwhile (long ones come in
@@ -200,6 +202,9 @@ struct sessiond_change {
     const char *digest; /* with key: what makes two requests the same change, in place of the request itself */
     struct sessiond_number if_revision; /* SESSIOND_CONFLICT unless the session's are these; revision 0: */
     struct sessiond_number if_epoch;    /* the session must not exist yet */
+    const struct sessiond_text *meta;   /* of add_items, replace_items: what to keep beside each of the items, a JSON
+                                           object of up to 1 MiB or nothing (data NULL). Default: nothing */
+    bool with_meta;                     /* of pop_item: give what stood beside the item as well */
 };
 
 struct sessiond_changed {
@@ -215,7 +220,8 @@ struct sessiond_popped {
     uint64_t seq;              /* 0: there was none */
     uint64_t revision;
     uint64_t epoch;
-    bool erased; /* this pop happened before, and a clear has erased what it took */
+    bool erased;               /* this pop happened before, and a clear has erased what it took */
+    struct sessiond_text meta; /* with_meta: what stood beside it; data NULL: nothing */
     void *owner;
 };
 
@@ -303,6 +309,8 @@ struct sessiond_call {
     const char *session;
     const struct sessiond_text *items;
     size_t n_items;
+    const struct sessiond_text *meta; /* of add_items and replace_items, n_items of them; NULL: none */
+    bool with_meta;                   /* of get_items and pop_item */
     const char *key;
     const char *digest;
     struct sessiond_number if_revision;

@@ -30,6 +30,7 @@ static void pack_limits(struct buf *reply, const struct config *config)
         {"frame_depth", PROTO_FRAME_DEPTH_MAX},
         {"item_bytes", config->item_bytes},
         {"items", PROTO_ITEMS_MAX},
+        {"meta_bytes", PROTO_META_MAX},
         {"json_depth", PROTO_JSON_DEPTH_MAX},
         {"session_bytes", PROTO_SESSION_MAX},
         {"key_bytes", PROTO_KEY_MAX},

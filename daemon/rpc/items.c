@@ -15,24 +15,37 @@ int change_check(struct request *request)
     return 0;
 }
 
-static int check_item(struct request *request, size_t index)
+/* An item, or what stands beside it: the same kind of text, with a limit of its own. */
+static int check_text(struct request *request, size_t index, struct slice text, uint64_t limit, const char *what)
 {
-    uint64_t limit = request->daemon->config->item_bytes;
-    struct slice item = request->params.items.texts[index];
     const char *wrong;
     size_t offset = 0;
 
-    if (item.size > limit) {
+    if (text.size > limit) {
         request->details.item = (struct number){true, index};
         request->details.limit = (struct number){true, limit};
-        return request_refuse(request, SESSIOND_TOO_LARGE, "item %zu: %zu bytes are over the limit of %llu", index,
-                              item.size, (unsigned long long)limit);
+        return request_refuse(request, SESSIOND_TOO_LARGE, "%s %zu: %zu bytes are over the limit of %llu", what, index,
+                              text.size, (unsigned long long)limit);
     }
-    wrong = json_check_item(item, &offset);
+    wrong = json_check_item(text, &offset);
     if (!wrong)
         return 0;
     request->details.item = (struct number){true, index};
-    return request_refuse(request, SESSIOND_INVALID, "item %zu, byte %zu: %s", index, offset, wrong);
+    return request_refuse(request, SESSIOND_INVALID, "%s %zu, byte %zu: %s", what, index, offset, wrong);
+}
+
+static int check_meta(struct request *request)
+{
+    const struct text_list *items = &request->params.items, *meta = &request->params.meta;
+    int r;
+
+    if (meta->present && meta->n != items->n)
+        return request_refuse(request, SESSIOND_INVALID, "meta: %zu for %zu items, there must be one for each (or nil)",
+                              meta->n, items->n);
+    for (size_t i = 0; i < meta->n; i++)
+        if (meta->texts[i].data && (r = check_text(request, i, meta->texts[i], PROTO_META_MAX, "meta")))
+            return r;
+    return 0;
 }
 
 static void hash_number(XXH3_state_t *state, struct number number)
@@ -47,6 +60,18 @@ static void hash_text(XXH3_state_t *state, struct slice text)
 {
     hash_number(state, (struct number){text.data != NULL, text.size});
     XXH3_128bits_update(state, text.data, text.size);
+}
+
+/* A list of nothing is the same as no list. */
+static void hash_meta(XXH3_state_t *state, const struct text_list *meta)
+{
+    for (size_t i = 0; i < meta->n; i++) {
+        if (!meta->texts[i].data)
+            continue;
+        hash_text(state, slice_of("meta")); /* which no item is */
+        hash_number(state, (struct number){true, i});
+        hash_text(state, meta->texts[i]);
+    }
 }
 
 /* What two requests with one key must have in common to be the same change. It only has to tell a client's own requests
@@ -68,6 +93,7 @@ static void take_fingerprint(struct request *request)
         hash_number(&state, params->from_seq);
         for (size_t i = 0; i < params->items.n; i++)
             hash_text(&state, params->items.texts[i]);
+        hash_meta(&state, &params->meta);
     }
     XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(&state));
     memcpy(request->fingerprint, canonical.digest, FINGERPRINT_SIZE);
@@ -75,11 +101,14 @@ static void take_fingerprint(struct request *request)
 
 int items_prepare(struct request *request)
 {
+    const struct text_list *items = &request->params.items;
     int r;
 
-    for (size_t i = 0; i < request->params.items.n; i++)
-        if ((r = check_item(request, i)))
+    for (size_t i = 0; i < items->n; i++)
+        if ((r = check_text(request, i, items->texts[i], request->daemon->config->item_bytes, "item")))
             return r;
+    if ((r = check_meta(request)))
+        return r;
     if (request->params.key.data)
         take_fingerprint(request);
     return 0;
@@ -87,13 +116,24 @@ int items_prepare(struct request *request)
 
 /* ---- reading ---- */
 
-static int pack_row(void *arg, uint64_t seq, struct slice item)
+void pack_meta(struct buf *buf, struct slice meta)
+{
+    if (meta.data)
+        pack_text(buf, meta);
+    else
+        pack_nil(buf);
+}
+
+static int pack_row(void *arg, uint64_t seq, struct slice item, struct slice meta)
 {
     struct request *request = arg;
-    struct seen_row row = {.seq = seq, .size = item.size};
+    struct seen_row row = {.seq = seq, .size = item.size, .meta_size = meta.size};
 
     pack_text(&request->rows, item);
+    if (request->params.with_meta)
+        pack_meta(&request->meta_rows, meta);
     row.end = request->rows.size;
+    row.meta_end = request->meta_rows.size;
     buf_append(&request->seen, &row, sizeof(row));
     request->n++;
     return 0; /* failures stick in the bufs */
@@ -114,14 +154,20 @@ int conflict_refuse(struct request *request, uint64_t revision, uint64_t epoch)
     return SESSIOND_CONFLICT;
 }
 
-void get_items_answer(struct request *request, const struct selection_result *got, struct slice rows)
+void get_items_answer(struct request *request, const struct selection_result *got, struct slice rows, struct slice meta)
 {
+    bool with_meta = request->params.with_meta;
     struct buf *reply = request_answer(request);
 
-    pack_map(reply, got->missing ? 8 : 7);
+    pack_map(reply, 7 + (size_t)with_meta + (size_t)(got->missing > 0));
     pack_text(reply, slice_of("items"));
     pack_array(reply, got->n);
     buf_append(reply, rows.data, rows.size);
+    if (with_meta) {
+        pack_text(reply, slice_of("meta"));
+        pack_array(reply, got->n);
+        buf_append(reply, meta.data, meta.size);
+    }
     pack_seq(reply, "first_seq", got->first_seq);
     pack_seq(reply, "last_seq", got->last_seq);
     pack_pair_number(reply, "head_seq", got->head_seq);
@@ -142,6 +188,7 @@ int get_items_run(struct request *request, const struct engine_table *table, str
         .before = params->before,
         .if_epoch = params->if_epoch,
         .max_bytes = params->max_bytes.present ? params->max_bytes.value : PROTO_ANSWER_MAX,
+        .with_meta = params->with_meta,
     };
     int r;
 
@@ -150,7 +197,7 @@ int get_items_run(struct request *request, const struct engine_table *table, str
     if (r == SESSIOND_CONFLICT)
         return conflict_refuse(request, request->got.revision, request->got.epoch);
     if (r == 0)
-        get_items_answer(request, &request->got, buf_slice(&request->rows));
+        get_items_answer(request, &request->got, buf_slice(&request->rows), buf_slice(&request->meta_rows));
     return r;
 }
 
@@ -164,6 +211,7 @@ static struct change change_of(const struct request *request)
         .if_revision = request->params.if_revision,
         .if_epoch = request->params.if_epoch,
         .now_us = clock_now_us(),
+        .meta = request->params.meta.texts,
     };
 
     memcpy(change.fingerprint, request->fingerprint, FINGERPRINT_SIZE);
@@ -195,6 +243,16 @@ int add_items_run(struct request *request, const struct engine_table *table, str
     return 0;
 }
 
+/* What was taken, packed already; nil where nothing was. */
+static void pack_popped(struct buf *reply, const char *key, const struct buf *row)
+{
+    pack_text(reply, slice_of(key));
+    if (row->size)
+        buf_append(reply, row->data, row->size);
+    else
+        pack_nil(reply);
+}
+
 int pop_item_run(struct request *request, const struct engine_table *table, struct engine *engine, bool *ret_more)
 {
     struct change change = change_of(request);
@@ -207,12 +265,10 @@ int pop_item_run(struct request *request, const struct engine_table *table, stru
     if (r)
         return r == SESSIOND_CONFLICT ? conflict_refuse(request, done->revision, done->epoch) : r;
     reply = request_answer(request);
-    pack_map(reply, done->erased ? 5 : 4);
-    pack_text(reply, slice_of("item"));
-    if (request->rows.size)
-        buf_append(reply, request->rows.data, request->rows.size);
-    else
-        pack_nil(reply);
+    pack_map(reply, 4 + (size_t)request->params.with_meta + (size_t)done->erased);
+    pack_popped(reply, "item", &request->rows);
+    if (request->params.with_meta)
+        pack_popped(reply, "meta", &request->meta_rows);
     pack_seq(reply, "seq", done->first_seq);
     pack_state(reply, done);
     if (done->erased)

@@ -10,8 +10,10 @@
 /* One item in a history's packed bytes. */
 struct row {
     uint64_t seq;
-    size_t end;     /* of its packed bytes */
-    uint64_t texts; /* bytes of the texts up to its end */
+    size_t end;          /* of its packed bytes */
+    uint64_t texts;      /* bytes of the texts up to its end */
+    size_t meta_end;     /* of what stands beside it */
+    uint64_t meta_texts; /* bytes of that, up to its end */
 };
 
 struct history {
@@ -23,6 +25,8 @@ struct history {
     struct row *rows; /* owned; all live items of the session */
     size_t n, capacity;
     struct buf packed; /* the items, each as MessagePack's str */
+    bool knows_meta;   /* what stands beside the items is known, too: who read them asked for it, or it began here */
+    struct buf meta;   /* then that, each as a str or nil */
     size_t charged;    /* bytes that count as its own */
 };
 
@@ -51,6 +55,7 @@ static void history_free(struct history *history)
     free((char *)history->session.data);
     free(history->rows);
     buf_deinit(&history->packed);
+    buf_deinit(&history->meta);
     free(history);
 }
 
@@ -100,8 +105,16 @@ static struct history *begin(struct memory *memory, const struct request *reques
     return NULL;
 }
 
-static bool add_row(struct history *history, uint64_t seq, size_t packed_end, size_t text_size)
+static bool add_row(struct history *history, const struct seen_row *seen)
 {
+    const struct row none = {0}, *last = history->n ? &history->rows[history->n - 1] : &none;
+    struct row row = {
+        .seq = seen->seq,
+        .end = seen->end,
+        .texts = last->texts + seen->size,
+        .meta_end = seen->meta_end,
+        .meta_texts = last->meta_texts + seen->meta_size,
+    };
     size_t capacity = history->capacity ? 2 * history->capacity : 16;
     struct row *rows;
 
@@ -112,26 +125,29 @@ static bool add_row(struct history *history, uint64_t seq, size_t packed_end, si
         history->rows = rows;
         history->capacity = capacity;
     }
-    history->rows[history->n] = (struct row){
-        .seq = seq,
-        .end = packed_end,
-        .texts = (history->n ? history->rows[history->n - 1].texts : 0) + text_size,
-    };
-    history->n++;
+    history->rows[history->n++] = row;
     return true;
 }
 
-static bool add_item(struct history *history, uint64_t seq, struct slice item)
+static bool add_item(struct history *history, uint64_t seq, struct slice item, struct slice meta)
 {
+    struct seen_row row = {.seq = seq, .size = item.size};
+
     pack_text(&history->packed, item);
-    return !history->packed.failed && add_row(history, seq, history->packed.size, item.size);
+    if (history->knows_meta) {
+        pack_meta(&history->meta, meta);
+        row.meta_size = meta.size;
+    }
+    row.end = history->packed.size;
+    row.meta_end = history->meta.size;
+    return !history->packed.failed && !history->meta.failed && add_row(history, &row);
 }
 
 /* Counts what it holds, and makes room by forgetting what was not used for longest. */
 static void settle(struct memory *memory, struct history *history)
 {
-    size_t now =
-        sizeof(*history) + history->session.size + history->capacity * sizeof(struct row) + history->packed.capacity;
+    size_t now = sizeof(*history) + history->session.size + history->capacity * sizeof(struct row) +
+                 history->packed.capacity + history->meta.capacity;
 
     memory->use.bytes += now - history->charged;
     history->charged = now;
@@ -159,21 +175,37 @@ static size_t row_at(const struct history *history, uint64_t seq)
     return low;
 }
 
-/* Where an answer that begins with row `from` has to end: the longest within the limits, but one row at least. */
-static size_t answer_end(const struct history *history, size_t from, size_t to, uint64_t max_bytes)
+/* Bytes that the first n rows count in an answer. */
+static uint64_t bytes_to(const struct history *history, size_t n, bool with_meta)
 {
-    uint64_t before = from ? history->rows[from - 1].texts : 0;
+    const struct row *last;
+
+    if (n == 0)
+        return 0;
+    last = &history->rows[n - 1];
+    return last->texts + (with_meta ? last->meta_texts : 0);
+}
+
+/* Where an answer that begins with row `from` has to end: the longest within the limits, but one row at least. */
+static size_t answer_end(const struct history *history, size_t from, size_t to, uint64_t max_bytes, bool with_meta)
+{
+    uint64_t before = bytes_to(history, from, with_meta);
     size_t low = from + 1, high = to - from > PROTO_ANSWER_ITEMS_MAX ? from + PROTO_ANSWER_ITEMS_MAX : to;
 
     while (low < high) {
         size_t middle = low + (high - low + 1) / 2;
 
-        if (history->rows[middle - 1].texts - before <= max_bytes)
+        if (bytes_to(history, middle, with_meta) - before <= max_bytes)
             low = middle;
         else
             high = middle - 1;
     }
     return low;
+}
+
+static struct slice part_of(const struct buf *buf, size_t from, size_t to)
+{
+    return (struct slice){buf->data + from, to - from};
 }
 
 static void answer(struct request *request, const struct history *history)
@@ -183,22 +215,25 @@ static void answer(struct request *request, const struct history *history)
     size_t to = params->before.present ? row_at(history, params->before.value) : history->n, end;
     struct selection_result got = {
         .head_seq = history->head_seq, .revision = history->revision, .epoch = history->epoch};
-    struct slice rows = {"", 0};
+    struct slice rows = {"", 0}, meta = {"", 0};
 
     if (from > to)
         from = to;
     if (params->limit.present && to - from > params->limit.value)
         from = to - params->limit.value;
     if (from < to) {
-        end = answer_end(history, from, to, params->max_bytes.present ? params->max_bytes.value : PROTO_ANSWER_MAX);
-        rows.data = history->packed.data + (from ? history->rows[from - 1].end : 0);
-        rows.size = (size_t)(history->packed.data + history->rows[end - 1].end - rows.data);
+        end = answer_end(history, from, to, params->max_bytes.present ? params->max_bytes.value : PROTO_ANSWER_MAX,
+                         params->with_meta);
+        rows = part_of(&history->packed, from ? history->rows[from - 1].end : 0, history->rows[end - 1].end);
+        if (params->with_meta)
+            meta =
+                part_of(&history->meta, from ? history->rows[from - 1].meta_end : 0, history->rows[end - 1].meta_end);
         got.n = end - from;
         got.first_seq = history->rows[from].seq;
         got.last_seq = history->rows[end - 1].seq;
         got.more = end < to;
     }
-    get_items_answer(request, &got, rows);
+    get_items_answer(request, &got, rows, meta);
 }
 
 bool memory_recall(struct request *request)
@@ -206,7 +241,7 @@ bool memory_recall(struct request *request)
     struct memory *memory = request->daemon->memory;
     struct history *history = request->in_order ? find(memory, request) : NULL;
 
-    if (!history) {
+    if (!history || (request->params.with_meta && !history->knows_meta)) {
         memory->use.misses++;
         return false;
     }
@@ -234,13 +269,14 @@ static bool is_whole_history(const struct request *request)
 static void learn_reading(struct memory *memory, struct request *request)
 {
     struct history *history = find(memory, request);
-    const struct seen_row *row;
-    bool done = true;
+    bool with_meta = request->params.with_meta, done = true;
 
-    if (history && history->revision >= request->got.revision)
+    if (history && history->revision > request->got.revision)
+        return;
+    if (history && history->revision == request->got.revision && (history->knows_meta || !with_meta))
         return;
     forget(memory, history);
-    if (!is_whole_history(request) || request->rows.size > memory->bytes_max / 8)
+    if (!is_whole_history(request) || request->rows.size + request->meta_rows.size > memory->bytes_max / 8)
         return;
     history = begin(memory, request);
     if (!history)
@@ -248,12 +284,12 @@ static void learn_reading(struct memory *memory, struct request *request)
     history->revision = request->got.revision;
     history->epoch = request->got.epoch;
     history->head_seq = request->got.head_seq;
-    for (size_t i = 0; done && i < request->n; i++) {
-        row = (const struct seen_row *)request->seen.data + i;
-        done = add_row(history, row->seq, row->end, row->size);
-    }
+    history->knows_meta = with_meta;
+    for (size_t i = 0; done && i < request->n; i++)
+        done = add_row(history, (const struct seen_row *)request->seen.data + i);
     buf_append(&history->packed, request->rows.data, request->rows.size);
-    if (!done || history->packed.failed)
+    buf_append(&history->meta, request->meta_rows.data, request->meta_rows.size);
+    if (!done || history->packed.failed || history->meta.failed)
         forget(memory, history);
     else
         settle(memory, history);
@@ -262,21 +298,21 @@ static void learn_reading(struct memory *memory, struct request *request)
 static void learn_adding(struct memory *memory, struct request *request, struct history *history)
 {
     const struct change_result *done = &request->done;
-    const struct text_list *items = &request->params.items;
-    bool fits = true;
+    const struct text_list *items = &request->params.items, *meta = &request->params.meta;
+    bool is_new = !history && done->revision == 1, fits = true; /* then this is all of it */
 
     if (items->n == 0)
         return;
-    if (!history && done->revision == 1) /* it has just begun: this is all of it */
-        history = begin(memory, request);
+    if (is_new && (history = begin(memory, request)))
+        history->knows_meta = true;
     if (!history)
         return;
     for (size_t i = 0; fits && i < items->n; i++)
-        fits = add_item(history, done->first_seq + i, items->texts[i]);
+        fits = add_item(history, done->first_seq + i, items->texts[i], meta->n ? meta->texts[i] : (struct slice){0});
     history->revision = done->revision;
     history->epoch = done->epoch;
     history->head_seq = done->last_seq;
-    if (!fits || history->packed.size > memory->bytes_max / 8)
+    if (!fits || history->packed.size + history->meta.size > memory->bytes_max / 8)
         forget(memory, history);
     else
         settle(memory, history);

@@ -15,6 +15,8 @@
 #define STORE FIELD("store", store, FIELD_TEXT, FIELD_NIL, 1, PROTO_STORE_MAX + 1)
 #define NUMBER(name) FIELD(#name, name, FIELD_NUMBER, FIELD_NIL, 0, PROTO_NUMBER_MAX)
 #define ITEMS FIELD("items", items, FIELD_TEXT_LIST, FIELD_REQUIRED, 0, PROTO_ITEMS_MAX)
+#define META FIELD("meta", meta, FIELD_TEXT_LIST, FIELD_NIL | FIELD_NIL_ELEMENTS, 0, PROTO_META_ITEMS_MAX)
+#define WITH_META FIELD("with_meta", with_meta, FIELD_BOOL, FIELD_NIL, 0, 0)
 #define CHANGE                                                                                                         \
     FIELD("key", key, FIELD_TEXT, FIELD_NIL, 1, PROTO_KEY_MAX),                                                        \
         FIELD("digest", digest, FIELD_TEXT, FIELD_NIL, 1, PROTO_KEY_MAX), NUMBER(if_revision), NUMBER(if_epoch), STORE
@@ -29,12 +31,13 @@ static const struct field hello_fields[] = {
 static const struct field get_items_fields[] = {
     SESSION, NUMBER(limit), NUMBER(after), NUMBER(before),
     FIELD("max_bytes", max_bytes, FIELD_NUMBER, FIELD_NIL, 1, PROTO_ANSWER_MAX),
-    NUMBER(if_epoch), STORE,
+    WITH_META, NUMBER(if_epoch), STORE,
     {0}};
-static const struct field add_items_fields[] = {SESSION, ITEMS, CHANGE, {0}};
+static const struct field add_items_fields[] = {SESSION, ITEMS, META, CHANGE, {0}};
+static const struct field pop_item_fields[] = {SESSION, WITH_META, CHANGE, {0}};
 static const struct field session_fields[] = {SESSION, CHANGE, {0}};
 static const struct field replace_items_fields[] = {
-    SESSION, FIELD("from_seq", from_seq, FIELD_NUMBER, FIELD_NIL, 1, PROTO_NUMBER_MAX), ITEMS, CHANGE,
+    SESSION, FIELD("from_seq", from_seq, FIELD_NUMBER, FIELD_NIL, 1, PROTO_NUMBER_MAX), ITEMS, META, CHANGE,
     {0}};
 static const struct field list_sessions_fields[] = {
     FIELD("after", after_id, FIELD_TEXT, FIELD_NIL, 0, PROTO_SESSION_MAX),
@@ -60,7 +63,7 @@ static const struct method methods[] = {
 
     {"add_items", add_items_fields, JOB_CHANGE, .check = change_check, .prepare = items_prepare,
      .learn = memory_learn, .run = add_items_run},
-    {"pop_item", session_fields, JOB_CHANGE, .frees = true, .check = change_check, .prepare = items_prepare,
+    {"pop_item", pop_item_fields, JOB_CHANGE, .frees = true, .check = change_check, .prepare = items_prepare,
      .learn = memory_learn, .run = pop_item_run},
     {"clear_session", session_fields, JOB_CHANGE, .frees = true, .check = change_check, .prepare = items_prepare,
      .learn = memory_learn, .run = clear_session_run},

@@ -42,7 +42,8 @@ const struct method *method_find(struct slice name);
 /* The methods' functions, by file. items.c: */
 int change_check(struct request *);
 int items_prepare(struct request *);
-void get_items_answer(struct request *, const struct selection_result *, struct slice rows);
+void pack_meta(struct buf *, struct slice meta); /* nil where its data is NULL */
+void get_items_answer(struct request *, const struct selection_result *, struct slice rows, struct slice meta);
 int conflict_refuse(struct request *, uint64_t revision, uint64_t epoch);
 int get_items_run(struct request *, const struct engine_table *, struct engine *, bool *);
 int add_items_run(struct request *, const struct engine_table *, struct engine *, bool *);

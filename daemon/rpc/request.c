@@ -66,6 +66,7 @@ void request_free(struct request *request)
         request->store->backing_up = false;
     message_deinit(&request->message);
     buf_deinit(&request->rows);
+    buf_deinit(&request->meta_rows);
     buf_deinit(&request->seen);
     buf_deinit(&request->reply);
     free(request->frame);
@@ -163,13 +164,14 @@ static int on_lane(struct job *job, const struct engine_table *table, struct eng
 
     request->n = request->n_kept;
     request->rows.size = request->rows_kept;
+    request->meta_rows.size = 0;
     request->seen.size = 0;
     request->reply.size = 0;
-    request->rows.failed = request->seen.failed = request->reply.failed = false;
+    request->rows.failed = request->meta_rows.failed = request->seen.failed = request->reply.failed = false;
     if (!buf_reserve(&request->reply, REFUSAL_RESERVE))
         return fault(ENOMEM, "reserve an answer");
     r = request->method->run(request, table, engine, ret_more);
-    if (r == 0 && (request->reply.failed || request->rows.failed || request->seen.failed))
+    if (r == 0 && (request->reply.failed || request->rows.failed || request->meta_rows.failed || request->seen.failed))
         return fault(ENOMEM, "make an answer");
     return r;
 }

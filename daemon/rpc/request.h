@@ -46,7 +46,8 @@ enum request_stage {
 struct params {
     struct slice session, store, key, digest, after_id, prefix, client, backup;
     struct number limit, after, before, max_bytes, if_epoch, if_revision, from_seq, offset;
-    struct text_list items;
+    struct text_list items, meta;
+    bool with_meta;
     const struct value *protocol;
 };
 
@@ -60,8 +61,9 @@ struct details {
 /* An item that get_items has read, for the memory of histories. */
 struct seen_row {
     uint64_t seq;
-    size_t end;  /* in request->rows */
-    size_t size; /* of its text */
+    size_t end;                 /* in request->rows */
+    size_t size;                /* of its text */
+    size_t meta_end, meta_size; /* the same of what stands beside it, in request->meta_rows */
 };
 
 struct request {
@@ -82,6 +84,7 @@ struct request {
     bool backing_up;             /* it holds its store's backing_up */
     uint64_t n;                  /* rows packed so far */
     struct buf rows;             /* and they themselves */
+    struct buf meta_rows;        /* and what stands beside them, where that was asked for */
     uint64_t n_kept;             /* rows that earlier jobs packed: a job that runs twice begins after them */
     size_t rows_kept;            /* and their bytes */
     struct buf seen;             /* of get_items: struct seen_row for each row */

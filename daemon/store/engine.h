@@ -32,7 +32,8 @@ struct change {
     struct slice key;                            /* data NULL: none */
     unsigned char fingerprint[FINGERPRINT_SIZE]; /* of the request, where there is a key */
     struct number if_revision, if_epoch;
-    uint64_t now_us; /* wall clock, for people */
+    uint64_t now_us;          /* wall clock, for people */
+    const struct slice *meta; /* what stands beside each item that is added; data NULL: nothing. NULL: beside none */
 };
 
 struct change_result {
@@ -47,6 +48,7 @@ struct selection {
     struct slice session;
     struct number limit, after, before, if_epoch;
     uint64_t max_bytes;
+    bool with_meta; /* give it, and count its bytes */
 };
 
 struct selection_result {
@@ -72,8 +74,9 @@ struct store_sizes {
     uint64_t missing; /* as above */
 };
 
-/* Return: 0 to go on, or a fault that ends the operation and is what it returns. */
-typedef int (*item_fn)(void *arg, uint64_t seq, struct slice item);
+/* `meta`: data NULL where the item has none, or nobody asked. Return: 0 to go on, or a fault that ends the operation
+ * and is what it returns. */
+typedef int (*item_fn)(void *arg, uint64_t seq, struct slice item, struct slice meta);
 typedef int (*session_fn)(void *arg, const struct session_info *session);
 
 struct engine_table {

@@ -32,8 +32,8 @@ enum operation {
     X(BEGIN_WRITE, "BEGIN IMMEDIATE")                                                                                  \
     X(COMMIT, "COMMIT")                                                                                                \
     X(ROLLBACK, "ROLLBACK")                                                                                            \
-    X(LOG_INSERT, "INSERT INTO log VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)")              \
-    X(LOG_GET, "SELECT operation, session, seq, revision, epoch, span, removed, fingerprint, body"                     \
+    X(LOG_INSERT, "INSERT INTO log VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)")         \
+    X(LOG_GET, "SELECT operation, session, seq, revision, epoch, span, removed, fingerprint, body, meta"               \
                " FROM log WHERE position = ?1")                                                                        \
     X(LOG_LAST, "SELECT position, chain FROM log ORDER BY position DESC LIMIT 1")                                      \
     X(LOG_CHAIN, "SELECT chain FROM log WHERE position = ?1")                                                          \
@@ -42,13 +42,15 @@ enum operation {
                    " AND seq < ?3 AND body IS NOT NULL ORDER BY seq DESC LIMIT 1 OFFSET ?4")                           \
     X(ITEMS_GET, "SELECT seq, body FROM log INDEXED BY live WHERE session = ?1 AND operation = 1 AND seq >= ?2"        \
                  " AND seq < ?3 AND body IS NOT NULL ORDER BY seq")                                                    \
-    X(ITEM_LAST, "SELECT position, seq, body FROM log INDEXED BY live WHERE session = ?1 AND operation = 1"            \
+    X(ITEMS_GET_META, "SELECT seq, body, meta FROM log INDEXED BY live WHERE session = ?1 AND operation = 1"           \
+                      " AND seq >= ?2 AND seq < ?3 AND body IS NOT NULL ORDER BY seq")                                 \
+    X(ITEM_LAST, "SELECT position, seq, body, meta FROM log INDEXED BY live WHERE session = ?1 AND operation = 1"      \
                  " AND body IS NOT NULL ORDER BY seq DESC LIMIT 1")                                                    \
-    X(ITEMS_SUM, "SELECT count(*), total(length(body)) FROM log INDEXED BY live WHERE session = ?1 AND operation = 1"  \
-                 " AND seq >= ?2 AND body IS NOT NULL")                                                                \
-    X(ITEMS_ERASE, "UPDATE log SET body = NULL WHERE position IN (SELECT position FROM log INDEXED BY live"            \
-                   " WHERE session = ?1 AND operation = ?2 AND seq >= ?3 AND body IS NOT NULL)")                       \
-    X(ITEM_ERASE, "UPDATE log SET body = NULL WHERE position = ?1")                                                    \
+    X(ITEMS_SUM, "SELECT count(*), total(length(body) + ifnull(length(meta), 0)) FROM log INDEXED BY live"             \
+                 " WHERE session = ?1 AND operation = 1 AND seq >= ?2 AND body IS NOT NULL")                           \
+    X(ITEMS_ERASE, "UPDATE log SET body = NULL, meta = NULL WHERE position IN (SELECT position FROM log"               \
+                   " INDEXED BY live WHERE session = ?1 AND operation = ?2 AND seq >= ?3 AND body IS NOT NULL)")       \
+    X(ITEM_ERASE, "UPDATE log SET body = NULL, meta = NULL WHERE position = ?1")                                       \
     X(SESSION_GET, "SELECT number, count, bytes, head_seq, revision, epoch, created_us FROM session WHERE name = ?1")  \
     X(SESSION_EXISTS, "SELECT 1 FROM session WHERE number = ?1")                                                       \
     X(SESSION_INSERT, "INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")                               \
@@ -147,7 +149,7 @@ void sqlite_head_sync(struct engine *engine);
 bool sqlite_head_is_due(const struct engine *engine);
 /* Sets engine->missing by what the store has and the head says. */
 int sqlite_head_compare(struct engine *engine);
-uint64_t sqlite_chain(uint64_t before, const uint64_t numbers[], size_t n, struct slice body);
+uint64_t sqlite_chain(uint64_t before, const uint64_t numbers[], size_t n, struct slice body, struct slice meta);
 
 /* sqlite_pages.c. Databases are opened with this VFS, and a new one is told to leave room for the checksums. It lies
  * above the VFS that is the default one when it is set up. */

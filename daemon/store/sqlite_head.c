@@ -117,11 +117,13 @@ bool sqlite_head_is_due(const struct engine *engine)
 }
 
 /* The running hash of the log after one more row. */
-uint64_t sqlite_chain(uint64_t before, const uint64_t numbers[], size_t n, struct slice body)
+uint64_t sqlite_chain(uint64_t before, const uint64_t numbers[], size_t n, struct slice body, struct slice meta)
 {
     uint64_t hash = XXH3_64bits_withSeed(numbers, n * sizeof(numbers[0]), before);
 
-    return body.data ? XXH3_64bits_withSeed(body.data, body.size, hash) : hash;
+    if (body.data)
+        hash = XXH3_64bits_withSeed(body.data, body.size, hash);
+    return meta.data ? XXH3_64bits_withSeed(meta.data, meta.size, hash) : hash;
 }
 
 /* The chain at the head's position, as the store has it. A row that is no longer there was swept, and then there are

@@ -8,6 +8,8 @@
 #include "base/error.h"
 #include "base/mem.h"
 
+static const struct slice no_text = {0};
+
 /* ---- sessions ---- */
 
 struct session {
@@ -87,16 +89,16 @@ struct writing {
 };
 
 /* Appends a row. The first one of a change carries what belongs to the whole of it. */
-static int log_append(struct writing *w, enum operation operation, uint64_t seq, struct slice body)
+static int log_append(struct writing *w, enum operation operation, uint64_t seq, struct slice body, struct slice meta)
 {
     sqlite3_stmt *insert = sqlite_use(w->engine, SQL_LOG_INSERT);
     struct counters *now = &w->engine->now;
     const uint64_t numbers[] = {++now->position,     w->change->now_us, operation, w->session.number, seq,
                                 w->session.revision, w->session.epoch,  w->span,   w->removed};
-    const struct slice none = {0}, print = {(const char *)w->change->fingerprint, FINGERPRINT_SIZE};
+    const struct slice print = {(const char *)w->change->fingerprint, FINGERPRINT_SIZE};
     bool keyed = w->first && w->change->key.data;
 
-    now->chain = sqlite_chain(now->chain, numbers, N_ELEMENTS(numbers), body);
+    now->chain = sqlite_chain(now->chain, numbers, N_ELEMENTS(numbers), body, meta);
     for (int i = 0; i < (int)N_ELEMENTS(numbers); i++)
         bind_number(insert, i + 1, numbers[i]);
     if (!w->first) {
@@ -104,10 +106,11 @@ static int log_append(struct writing *w, enum operation operation, uint64_t seq,
         sqlite3_bind_null(insert, 9);
     }
     sqlite3_bind_int64(insert, 10, (sqlite3_int64)now->chain);
-    sqlite_bind_slice(insert, 11, keyed ? w->change->key : none);
-    sqlite_bind_slice(insert, 12, keyed ? print : none);
-    sqlite_bind_slice(insert, 13, now->position == w->session.number ? w->change->session : none);
+    sqlite_bind_slice(insert, 11, keyed ? w->change->key : no_text);
+    sqlite_bind_slice(insert, 12, keyed ? print : no_text);
+    sqlite_bind_slice(insert, 13, now->position == w->session.number ? w->change->session : no_text);
     sqlite_bind_slice(insert, 14, body);
+    sqlite_bind_slice(insert, 15, meta);
     w->first = false;
     return sqlite_run(w->engine, insert);
 }
@@ -164,7 +167,7 @@ static int receipt_read(struct engine *engine, const struct change *change, stru
     if (receipt->same && receipt->operation == OPERATION_POP) {
         receipt->erased = !body.data;
         if (body.data && item)
-            r = item(arg, receipt->seq, body);
+            r = item(arg, receipt->seq, body, sqlite_column_slice(get, 9));
     }
     sqlite3_reset(get);
     return r;
@@ -304,20 +307,22 @@ static int change_nothing(struct writing *w)
 
     if (!w->change->key.data)
         return 0;
-    if ((r = log_append(w, OPERATION_NOTHING, 0, (struct slice){0})))
+    if ((r = log_append(w, OPERATION_NOTHING, 0, no_text, no_text)))
         return r;
     return receipt_put(w, w->engine->now.position);
 }
 
 static int append_items(struct writing *w, const struct slice *items, size_t n, struct change_result *ret)
 {
+    struct slice meta;
     int r;
 
     for (size_t i = 0; i < n; i++) {
-        if ((r = log_append(w, OPERATION_ITEM, ++w->session.head_seq, items[i])))
+        meta = w->change->meta ? w->change->meta[i] : no_text;
+        if ((r = log_append(w, OPERATION_ITEM, ++w->session.head_seq, items[i], meta)))
             return r;
         w->session.count++;
-        w->session.bytes += items[i].size;
+        w->session.bytes += items[i].size + meta.size;
     }
     if (n) {
         ret->first_seq = w->session.head_seq - n + 1;
@@ -400,8 +405,8 @@ int sqlite_pop_item(struct engine *engine, const struct change *change, item_fn 
                     struct change_result *ret)
 {
     sqlite3_stmt *last = sqlite_use(engine, SQL_ITEM_LAST), *erase_one = sqlite_use(engine, SQL_ITEM_ERASE);
+    struct slice body, meta;
     struct writing w;
-    struct slice body;
     bool row = false;
     int r;
 
@@ -416,16 +421,19 @@ int sqlite_pop_item(struct engine *engine, const struct change *change, item_fn 
     if (!row)
         return fault(EBADMSG, "a session that counts more items than it has");
     body = sqlite_column_slice(last, 2);
+    meta = sqlite_column_slice(last, 3);
     bind_number(erase_one, 1, column_number(last, 0));
     ret->first_seq = ret->last_seq = column_number(last, 1);
     w.removed = 1;
     w.session.count--;
-    w.session.bytes -= body.size;
+    w.session.bytes -= body.size + meta.size;
     change_counts(&w);
     /* The receipt has to be able to say what was taken; without a key nobody can ask. */
-    r = item(arg, ret->first_seq, body);
-    if (r == 0)
-        r = log_append(&w, OPERATION_POP, ret->first_seq, change->key.data ? body : (struct slice){0});
+    r = item(arg, ret->first_seq, body, meta);
+    if (r == 0 && change->key.data)
+        r = log_append(&w, OPERATION_POP, ret->first_seq, body, meta);
+    else if (r == 0)
+        r = log_append(&w, OPERATION_POP, ret->first_seq, no_text, no_text);
     sqlite3_reset(last);
     if (r || (r = sqlite_run(engine, erase_one)))
         return r;
@@ -444,7 +452,7 @@ int sqlite_clear_session(struct engine *engine, const struct change *change, str
     if ((r = remove_tail(&w, 0)) || (r = erase(&w, OPERATION_POP, 0)))
         return r;
     change_counts(&w);
-    if ((r = log_append(&w, OPERATION_CLEAR, 0, (struct slice){0})))
+    if ((r = log_append(&w, OPERATION_CLEAR, 0, no_text, no_text)))
         return r;
     return change_end(&w, engine->now.position, ret);
 }
@@ -466,7 +474,7 @@ int sqlite_replace_items(struct engine *engine, const struct change *change, str
     w.span = n + 1;
     change_counts(&w);
     position = engine->now.position + 1;
-    if ((r = log_append(&w, OPERATION_REPLACE, from_seq.value, (struct slice){0})) ||
+    if ((r = log_append(&w, OPERATION_REPLACE, from_seq.value, no_text, no_text)) ||
         (r = append_items(&w, items, n, ret)))
         return r;
     return change_end(&w, position, ret);
@@ -487,7 +495,7 @@ int sqlite_delete_session(struct engine *engine, const struct change *change, st
     change_counts(&w);
     ret->removed = w.removed;
     sqlite_bind_slice(drop, 1, change->session);
-    if ((r = log_append(&w, OPERATION_DELETE, 0, (struct slice){0})) || (r = sqlite_run(engine, drop)))
+    if ((r = log_append(&w, OPERATION_DELETE, 0, no_text, no_text)) || (r = sqlite_run(engine, drop)))
         return r;
     return receipt_put(&w, engine->now.position);
 }
@@ -513,7 +521,7 @@ int sqlite_recover(struct engine *engine, uint64_t *ret_missing)
     bind_number(raise, 1, beyond + 1);
     if ((r = sqlite_run(engine, raise)))
         return r;
-    return log_append(&w, OPERATION_RECOVER, 0, (struct slice){0});
+    return log_append(&w, OPERATION_RECOVER, 0, no_text, no_text);
 }
 
 /* ---- reading ---- */
@@ -544,22 +552,24 @@ static int find_floor(struct engine *engine, const struct session *session, cons
 static int give_items(struct engine *engine, const struct selection *selection, sqlite3_stmt *get, item_fn item,
                       void *arg, struct selection_result *ret)
 {
+    struct slice body, meta = no_text;
     uint64_t bytes = 0;
-    struct slice body;
     bool row;
     int r;
 
     while ((r = sqlite_step(engine, get, &row)) == 0 && row) {
         body = sqlite_column_slice(get, 1);
-        if (ret->n == PROTO_ANSWER_ITEMS_MAX || (ret->n > 0 && bytes + body.size > selection->max_bytes)) {
+        if (selection->with_meta)
+            meta = sqlite_column_slice(get, 2);
+        bytes += body.size + meta.size;
+        if (ret->n == PROTO_ANSWER_ITEMS_MAX || (ret->n > 0 && bytes > selection->max_bytes)) {
             ret->more = true;
             break;
         }
-        bytes += body.size;
         ret->last_seq = column_number(get, 0);
         if (ret->n++ == 0)
             ret->first_seq = ret->last_seq;
-        if ((r = item(arg, ret->last_seq, body)))
+        if ((r = item(arg, ret->last_seq, body, meta)))
             break;
     }
     sqlite3_reset(get);
@@ -569,7 +579,7 @@ static int give_items(struct engine *engine, const struct selection *selection, 
 int sqlite_get_items(struct engine *engine, const struct selection *selection, item_fn item, void *arg,
                      struct selection_result *ret)
 {
-    sqlite3_stmt *get = sqlite_use(engine, SQL_ITEMS_GET);
+    sqlite3_stmt *get = sqlite_use(engine, selection->with_meta ? SQL_ITEMS_GET_META : SQL_ITEMS_GET);
     uint64_t before = selection->before.present ? selection->before.value : PROTO_NUMBER_MAX, floor;
     struct session session;
     int r;

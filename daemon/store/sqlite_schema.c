@@ -18,7 +18,8 @@
  *   - pop: seq of the item taken; body is its text while the receipt holds it
  *   - replace: seq from which items went; its new items are the rows that follow
  *   - clear, delete, nothing: seq 0
- * The body comes last: what else a row says is read without it, though the page that it goes on may be damaged.
+ * The body comes last, with meta, what stands beside it: what else a row says is read without them, though the page
+ * that they go on may be damaged.
  */
 static const char *const migrations[] = {
     "CREATE TABLE log ("
@@ -64,6 +65,8 @@ static const char *const migrations[] = {
     "  receipts INTEGER NOT NULL"  /* and were so many */
     ");"
     "INSERT INTO swept VALUES (0, 0);",
+
+    "ALTER TABLE log ADD COLUMN meta BLOB;", /* NULL: nothing */
 };
 
 _Static_assert(N_ELEMENTS(migrations) == SCHEMA_VERSION, "each migration counts");

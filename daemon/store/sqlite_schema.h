@@ -11,7 +11,7 @@
 
 enum {
     SCHEMA_APPLICATION_ID = 0x73657373, /* "sess" */
-    SCHEMA_VERSION = 1,                 /* the number of migrations */
+    SCHEMA_VERSION = 2,                 /* the number of migrations */
 };
 
 /* Brings an open database up to SCHEMA_VERSION, each step in a transaction of its own; an empty one from nothing.

@@ -218,12 +218,19 @@ static inline struct change keyed(const char *session, const char *key, char pri
     return change;
 }
 
-static inline size_t slices_of(const char *const *texts, struct slice *ret)
+/* Items, and what stands beside them: a text "1+one" is the item "1" with "one" beside it. */
+static inline size_t slices_of(const char *const *texts, struct slice *ret, struct slice *ret_meta)
 {
+    const char *plus;
     size_t n = 0;
 
-    for (; texts[n]; n++)
+    for (; texts[n]; n++) {
         ret[n] = slice_of(texts[n]);
+        plus = strchr(texts[n], '+');
+        ret_meta[n] = plus ? slice_of(plus + 1) : (struct slice){0};
+        if (plus)
+            ret[n].size = (size_t)(plus - texts[n]);
+    }
     return n;
 }
 
@@ -235,17 +242,28 @@ static inline int add_slices(struct fixture *f, struct change change, const stru
 
 static inline int add_texts(struct fixture *f, struct change change, const char *const *texts)
 {
-    struct slice items[64];
+    struct slice items[64], meta[64];
+    size_t n = slices_of(texts, items, meta);
 
-    return add_slices(f, change, items, slices_of(texts, items));
+    change.meta = meta;
+    return add_slices(f, change, items, n);
+}
+
+static inline int add_with(struct fixture *f, struct change change, const char *item, const char *beside)
+{
+    struct slice text = slice_of(item), meta = slice_of(beside);
+
+    change.meta = &meta;
+    return add_slices(f, change, &text, 1);
 }
 
 static inline int replace_texts(struct fixture *f, struct change change, struct number from_seq,
                                 const char *const *texts)
 {
-    struct slice items[64];
-    size_t n = slices_of(texts, items);
+    struct slice items[64], meta[64];
+    size_t n = slices_of(texts, items, meta);
 
+    change.meta = meta;
     enter(f, true);
     return leave(f, f->table->replace_items(f->engine, &change, from_seq, items, n, &f->done));
 }
@@ -255,7 +273,8 @@ static inline int replace_texts(struct fixture *f, struct change change, struct 
 #define replace(f, change, from_seq, ...) replace_texts(f, change, from_seq, TEXTS(__VA_ARGS__))
 #define FROM_START ((struct number){0})
 
-static inline int on_row(void *arg, uint64_t seq, struct slice item)
+/* Gives "item" or, where something stands beside it, "item+meta". */
+static inline int on_row(void *arg, uint64_t seq, struct slice item, struct slice meta)
 {
     struct fixture *f = arg;
 
@@ -263,6 +282,10 @@ static inline int on_row(void *arg, uint64_t seq, struct slice item)
     if (f->n_rows++ > 0)
         buf_append(&f->text, " ", 1);
     buf_append(&f->text, item.data, item.size);
+    if (meta.data) {
+        buf_append(&f->text, "+", 1);
+        buf_append(&f->text, meta.data, meta.size);
+    }
     return 0;
 }
 
@@ -309,7 +332,7 @@ static inline struct selection of(const char *session)
 
 static inline int on_session(void *arg, const struct session_info *session)
 {
-    return on_row(arg, 0, session->id);
+    return on_row(arg, 0, session->id, (struct slice){0});
 }
 
 static inline int list(struct fixture *f, struct session_range range, bool *ret_more)

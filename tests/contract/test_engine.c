@@ -513,10 +513,11 @@ static void test_reading_what_never_was_creates_nothing(void **state)
     assert_int_equal(sizes(f).sessions, 0);
 }
 
-static int on_row_that_fails(void *arg, uint64_t seq, struct slice item)
+static int on_row_that_fails(void *arg, uint64_t seq, struct slice item, struct slice meta)
 {
     (void)seq;
     (void)item;
+    (void)meta;
     return ++*(int *)arg == 2 ? -ENOMEM : 0;
 }
 
@@ -636,6 +637,72 @@ static void test_a_listed_session_is_described(void **state)
     assert_int_equal(info.count, 0);
     assert_int_equal(info.bytes, 0);
     assert_int_equal(info.created_us, first.now_us);
+}
+
+/* ---- what stands beside items ---- */
+
+static struct selection with_meta(struct selection selection)
+{
+    selection.with_meta = true;
+    return selection;
+}
+
+static void test_what_stands_beside_items_is_given_to_who_asks(void **state)
+{
+    struct fixture *f = *state;
+
+    must(add(f, to("s"), "1+one", "2", "3+three"));
+    must(add(f, to("s"), "4"));
+    expect_items(f, "s", "1 2 3 4");
+    must(get(f, with_meta(of("s"))));
+    expect_rows(f, "1+one 2 3+three 4");
+    assert_int_equal(info_of(f, "s").bytes, 4 + strlen("one"
+                                                       "three"));
+    must(replace(f, to("s"), SOME(2), "b+B", "c"));
+    must(get(f, with_meta(of("s"))));
+    expect_rows(f, "1+one b+B c");
+    assert_int_equal(info_of(f, "s").bytes, 3 + strlen("one"
+                                                       "B"));
+    must(pop(f, to("s")));
+    expect_rows(f, "c");
+    must(pop(f, to("s")));
+    expect_rows(f, "b+B");
+    assert_int_equal(info_of(f, "s").bytes, strlen("1"
+                                                   "one"));
+    must(clear(f, to("s")));
+    assert_int_equal(info_of(f, "s").bytes, 0);
+}
+
+static void test_what_stands_beside_items_counts_in_an_answer_that_has_it(void **state)
+{
+    struct fixture *f = *state;
+    struct selection selection = of("s");
+
+    must(add(f, to("s"), "1+one", "2+two", "3"));
+    selection.max_bytes = 7;
+    must(get(f, selection));
+    expect_rows(f, "1 2 3");
+    must(get(f, with_meta(selection)));
+    expect_rows(f, "1+one");
+    assert_true(f->got.more);
+    selection.max_bytes = 8;
+    must(get(f, with_meta(selection)));
+    expect_rows(f, "1+one 2+two");
+}
+
+static void test_a_repeated_pop_has_what_stood_beside_its_item(void **state)
+{
+    struct fixture *f = *state;
+
+    must(add(f, to("s"), "1", "2+two"));
+    for (int i = 0; i < 2; i++) {
+        must(pop(f, keyed("s", "k", 'a')));
+        expect_rows(f, "2+two");
+    }
+    must(clear(f, to("s")));
+    must(pop(f, keyed("s", "k", 'a')));
+    assert_true(f->done.erased);
+    assert_int_equal(f->n_rows, 0);
 }
 
 /* ---- preconditions ---- */
@@ -1369,6 +1436,9 @@ static struct kind on_disk = {&sqlite_engine, true}, in_memory = {&sqlite_engine
         TEST(kind, test_reading_what_never_was_creates_nothing),                                                       \
         TEST(kind, test_a_row_that_cannot_be_taken_ends_the_reading),                                                  \
         TEST(kind, test_an_item_that_cannot_be_taken_is_not_popped),                                                   \
+        TEST(kind, test_what_stands_beside_items_is_given_to_who_asks),                                                \
+        TEST(kind, test_what_stands_beside_items_counts_in_an_answer_that_has_it),                                     \
+        TEST(kind, test_a_repeated_pop_has_what_stood_beside_its_item),                                                \
         TEST(kind, test_sessions_are_listed_in_the_order_of_their_bytes),                                              \
         TEST(kind, test_a_listed_session_is_described),                                                                \
         TEST(kind, test_a_precondition_that_does_not_fit_changes_nothing), TEST(kind, test_a_precondition_that_fits),  \

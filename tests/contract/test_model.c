@@ -35,7 +35,7 @@ static struct {
 
 struct text {
     uint64_t seq;
-    char text[TEXT];
+    char text[TEXT]; /* "item", or "item+what stands beside it" */
 };
 
 struct model_session {
@@ -305,7 +305,7 @@ static struct step choose_operation(void)
     if (session->n + operation.n > ITEMS)
         operation = (struct step){.kind = CLEAR, .session = operation.session, .key = -1};
     for (size_t i = 0; i < operation.n; i++)
-        (void)snprintf(operation.texts[i], TEXT, "t%u", ++n_texts);
+        (void)snprintf(operation.texts[i], TEXT, one_in(3) ? "t%u+m" : "t%u", ++n_texts);
     if (operation.kind == REPLACE && !one_in(4))
         operation.from_seq = SOME(1 + chance(session->head_seq + 2));
     if (one_in(5))
@@ -354,11 +354,21 @@ static int change_something(struct fixture *f)
 
 /* ---- reading ---- */
 
-static void append_item(struct buf *wanted, const struct text *item)
+static size_t item_size(const struct text *item)
+{
+    return strcspn(item->text, "+");
+}
+
+static size_t size_with_meta(const struct text *item)
+{
+    return strlen(item->text) - (strchr(item->text, '+') != NULL);
+}
+
+static void append_item(struct buf *wanted, const struct text *item, bool with_meta)
 {
     if (wanted->size > 0)
         buf_append(wanted, " ", 1);
-    buf_append(wanted, item->text, strlen(item->text));
+    buf_append(wanted, item->text, with_meta ? strlen(item->text) : item_size(item));
 }
 
 /* Return: 0, or a failure. */
@@ -368,7 +378,7 @@ static int read_something(struct fixture *f)
     const struct model_session *session = &model.sessions[which];
     struct selection selection = of(session_ids[which]);
     struct buf wanted = BUF_INIT;
-    size_t chosen[ITEMS], n = 0, i;
+    size_t chosen[ITEMS], n = 0, i, size;
     uint64_t bytes = 0;
     int r;
 
@@ -378,6 +388,7 @@ static int read_something(struct fixture *f)
         selection.after = SOME(chance(session->head_seq + 2));
     if (one_in(3))
         selection.before = SOME(chance(session->head_seq + 2));
+    selection.with_meta = one_in(2);
     selection.max_bytes = one_in(3) ? 1 + chance(60) : PROTO_ANSWER_MAX;
     for (i = 0; i < session->n; i++)
         if (session->items[i].seq > selection.after.value &&
@@ -387,10 +398,11 @@ static int read_something(struct fixture *f)
     for (size_t first = i; i < n; i++) {
         const struct text *item = &session->items[chosen[i]];
 
-        if (i > first && bytes + strlen(item->text) > selection.max_bytes)
+        size = selection.with_meta ? size_with_meta(item) : item_size(item);
+        if (i > first && bytes + size > selection.max_bytes)
             break;
-        bytes += strlen(item->text);
-        append_item(&wanted, item);
+        bytes += size;
+        append_item(&wanted, item, selection.with_meta);
     }
     buf_append(&wanted, "", 1);
 
@@ -418,7 +430,7 @@ static int compare_info(void *arg, const struct session_info *info)
     assert_non_null(session);
     assert_true(session->exists);
     for (size_t i = 0; i < session->n; i++)
-        bytes += strlen(session->items[i].text);
+        bytes += size_with_meta(&session->items[i]);
     assert_int_equal(info->count, session->n);
     assert_int_equal(info->bytes, bytes);
     assert_int_equal(info->head_seq, session->head_seq);

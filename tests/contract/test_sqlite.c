@@ -89,7 +89,7 @@ static void test_a_new_store_is_marked_as_ours(void **state)
     close_store(f);
     assert_false(exists(file_of(f, "items.db-wal"))); /* checkpointed */
     assert_int_equal(sql(file_of(f, "items.db"), "PRAGMA application_id"), 0x73657373);
-    assert_int_equal(sql(file_of(f, "items.db"), "PRAGMA user_version"), 1);
+    assert_int_equal(sql(file_of(f, "items.db"), "PRAGMA user_version"), 2);
     assert_int_equal(stat(f->directory, &status), 0);
     assert_int_equal(status.st_mode & 0777, 0700);
 }
@@ -141,7 +141,7 @@ static void expect_refused_untouched(struct fixture *f)
 
 static void test_a_store_of_another_version_is_refused_untouched(void **state)
 {
-    static const char *const versions[] = {"PRAGMA user_version = 2", "PRAGMA user_version = 2147483647",
+    static const char *const versions[] = {"PRAGMA user_version = 3", "PRAGMA user_version = 2147483647",
                                            "PRAGMA user_version = 0", "PRAGMA user_version = -1",
                                            "PRAGMA user_version = -2147483648"};
     struct fixture *f = *state;
@@ -152,7 +152,7 @@ static void test_a_store_of_another_version_is_refused_untouched(void **state)
         close_store(f);
         (void)sql(file_of(f, "items.db"), versions[i]);
         expect_refused_untouched(f);
-        (void)sql(file_of(f, "items.db"), "PRAGMA user_version = 1");
+        (void)sql(file_of(f, "items.db"), "PRAGMA user_version = 2");
         must(open_store(f));
         must(get(f, of("s")));
         assert_int_equal(f->n_rows, i + 1);
@@ -174,7 +174,7 @@ static void test_a_newer_store_with_a_log_is_refused_untouched(void **state)
     child = fork();
     if (child == 0) {
         if (sqlite3_open_v2(file_of(f, "items.db"), &db, SQLITE_OPEN_READWRITE, "sessiond") != SQLITE_OK ||
-            sqlite3_exec(db, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA user_version = 2", NULL, NULL, NULL) != SQLITE_OK)
+            sqlite3_exec(db, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA user_version = 3", NULL, NULL, NULL) != SQLITE_OK)
             _exit(1);
         _exit(0);
     }
@@ -182,7 +182,7 @@ static void test_a_newer_store_with_a_log_is_refused_untouched(void **state)
     assert_int_equal(status, 0);
     assert_true(exists(file_of(f, "items.db-wal")));
     expect_refused_untouched(f);
-    assert_int_equal(sql(file_of(f, "items.db"), "PRAGMA user_version"), 2);
+    assert_int_equal(sql(file_of(f, "items.db"), "PRAGMA user_version"), 3);
 }
 
 static void test_a_foreign_database_is_refused_untouched(void **state)
@@ -328,6 +328,30 @@ static void test_kept_stores_are_opened(void **state)
     }
 }
 
+/* A store from before there was anything beside items takes it from now on; its chain goes on. */
+static void test_a_kept_store_takes_what_stands_beside_items(void **state)
+{
+    static const char *const files[] = {"items.db", "items.db-wal", "items.head"};
+    struct fixture *f = *state;
+    struct selection selection = of("kept");
+
+    assert_int_equal(mkdir(f->directory, 0700), 0);
+    for (size_t i = 0; i < N(files); i++) {
+        char path[128];
+
+        (void)snprintf(path, sizeof(path), STORES "/schema-1/%s", files[i]);
+        copy_file(path, file_of(f, files[i]));
+    }
+    must(open_store(f));
+    must(add(f, to("kept"), "new+beside"));
+    close_store(f);
+    must(open_store(f));
+    selection.with_meta = true;
+    must(get(f, selection));
+    assert_int_equal(f->got.missing, 0);
+    expect_rows(f, "1 b new+beside");
+}
+
 static void test_a_killed_process_leaves_all_that_it_committed(void **state)
 {
     struct fixture *f = *state;
@@ -401,6 +425,17 @@ static void test_removed_texts_leave_the_file(void **state)
         must(add(f, to("gone"), secret));
         must(pop(f, keyed("gone", "key", 'a'))); /* now the receipt has it */
         must(clear(f, to("gone")));
+        expect_no_trace(f, "abracadabra");
+        must(add(f, to("s"), "beside"));
+        must(add_with(f, to("s"), "x", secret));
+        must(pop(f, to("s")));
+        expect_no_trace(f, "abracadabra");
+        must(add_with(f, to("gone"), "x", secret));
+        must(pop(f, keyed("gone", "beside it", 'a')));
+        must(clear(f, to("gone")));
+        expect_no_trace(f, "abracadabra");
+        must(add_with(f, to("gone"), "x", secret));
+        must(replace(f, to("gone"), FROM_START, "y"));
         expect_no_trace(f, "abracadabra");
         must(add(f, to("gone"), secret, secret));
         must(pop(f, keyed("gone", "other", 'a')));
@@ -1070,7 +1105,7 @@ static void test_a_good_database_that_is_no_store_of_ours_is_no_good_copy(void *
     expect_not_good(file_of(f, "foreign"));
     must(open_store(f));
     (void)make_copy(f);
-    (void)sql(file_of(f, "copy"), "PRAGMA user_version = 2");
+    (void)sql(file_of(f, "copy"), "PRAGMA user_version = 3");
     expect_not_good(file_of(f, "copy"));
     (void)sql(file_of(f, "copy"), "PRAGMA user_version = 0");
     expect_not_good(file_of(f, "copy"));
@@ -1108,6 +1143,7 @@ int main(int argc, char **argv)
         TEST(test_what_is_no_database_is_refused_untouched),
         TEST(test_what_is_no_file_is_refused),
         TEST(test_kept_stores_are_opened),
+        TEST(test_a_kept_store_takes_what_stands_beside_items),
         TEST(test_a_killed_process_leaves_all_that_it_committed),
         TEST(test_a_killed_process_leaves_nothing_of_an_open_transaction),
         TEST(test_removed_texts_leave_the_file),

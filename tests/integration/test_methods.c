@@ -232,6 +232,131 @@ static void test_pop_takes_the_newest_item_once(void **state)
     sessiond_free(client);
 }
 
+/* ---- what stands beside items ---- */
+
+static void expect_beside(const struct sessiond_items *got, size_t n, const char *const *wanted)
+{
+    assert_int_equal(got->n_items, n);
+    assert_non_null(got->meta);
+    for (size_t i = 0; i < n; i++) {
+        if (!wanted[i])
+            assert_null(got->meta[i].data);
+        else
+            assert_string_equal(got->meta[i].data, wanted[i]);
+    }
+}
+
+/* The first read comes from memory where the session has just begun there; after a restart it comes from the store. */
+static void test_what_stands_beside_items_comes_back_to_who_asks(void **state)
+{
+    struct daemon *daemon = *state;
+    struct sessiond *client = daemon_client(daemon);
+    struct sessiond_text items[] = {SESSIOND_TEXT(A), SESSIOND_TEXT(B), SESSIOND_TEXT(C)};
+    struct sessiond_text meta[] = {SESSIOND_TEXT("{\"name\":  1}"), {0}, SESSIOND_TEXT("{}")};
+    static const char *const wanted[] = {"{\"name\":  1}", NULL, "{}", NULL};
+    struct sessiond_range range = {.with_meta = true}, tail = {.with_meta = true, .limit = SESSIOND_SOME(2)};
+    struct sessiond_change beside = {.meta = meta};
+    struct sessiond_items got;
+
+    EXPECT(client, 0, sessiond_add_items(client, "s", items, 3, &beside, NULL));
+    add_item(client, "s", A);
+    for (int round = 0; round < 4; round++) {
+        expect_items(client, "s", A, B, C, A, NULL);
+        EXPECT(client, 0, sessiond_get_items(client, "s", &range, &got));
+        expect_beside(&got, 4, wanted);
+        sessiond_items_free(&got);
+        EXPECT(client, 0, sessiond_get_items(client, "s", &tail, &got));
+        expect_beside(&got, 2, wanted + 2);
+        sessiond_items_free(&got);
+        EXPECT(client, 0, sessiond_get_items(client, "s", NULL, &got));
+        assert_null(got.meta);
+        sessiond_items_free(&got);
+        if (round == 1)
+            daemon_restart(daemon);
+    }
+    EXPECT(client, 0, sessiond_replace_items(client, "s", 2, items, 2, &beside, NULL));
+    EXPECT(client, 0, sessiond_get_items(client, "s", &range, &got));
+    expect_beside(&got, 3, (const char *const[]){wanted[0], wanted[0], NULL});
+    sessiond_items_free(&got);
+    sessiond_free(client);
+}
+
+static void test_a_pop_gives_what_stood_beside_its_item_to_who_asks(void **state)
+{
+    struct sessiond *client = daemon_client(*state);
+    struct sessiond_text items[] = {SESSIOND_TEXT(A), SESSIOND_TEXT(B)};
+    struct sessiond_text meta[] = {SESSIOND_TEXT("{\"of\": \"A\"}"), SESSIOND_TEXT("{\"of\": \"B\"}")};
+    struct sessiond_popped popped;
+
+    EXPECT(client, 0, sessiond_add_items(client, "s", items, 2, &(struct sessiond_change){.meta = meta}, NULL));
+    for (int i = 0; i < 2; i++) {
+        EXPECT(client, 0,
+               sessiond_pop_item(client, "s", &(struct sessiond_change){.with_meta = true, .key = "k"}, &popped));
+        assert_string_equal(popped.item.data, B);
+        assert_string_equal(popped.meta.data, "{\"of\": \"B\"}");
+        sessiond_popped_free(&popped);
+    }
+    EXPECT(client, 0, sessiond_pop_item(client, "s", NULL, &popped));
+    assert_string_equal(popped.item.data, A);
+    assert_null(popped.meta.data);
+    sessiond_popped_free(&popped);
+    EXPECT(client, 0, sessiond_pop_item(client, "s", &(struct sessiond_change){.with_meta = true}, &popped));
+    assert_null(popped.item.data);
+    assert_null(popped.meta.data);
+    sessiond_popped_free(&popped);
+    sessiond_free(client);
+}
+
+static void test_what_stands_beside_an_item_is_checked_like_an_item(void **state)
+{
+    static const char *const bad[] = {"", "[]", "1", "{", "{\"a\":\"\xff\"}"};
+    struct sessiond *client = daemon_client(*state);
+    struct sessiond_text items[] = {SESSIOND_TEXT(A), SESSIOND_TEXT(A)}, meta[] = {SESSIOND_TEXT("{}"), {0}};
+    struct sessiond_change change = {.meta = meta};
+    char *large = calloc(1, 1024 * 1024 + 2);
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        meta[1] = SESSIOND_TEXT(bad[i]);
+        EXPECT(client, SESSIOND_INVALID, sessiond_add_items(client, "s", items, 2, &change, NULL));
+        assert_int_equal(sessiond_last_error(client)->item, 1);
+        EXPECT(client, SESSIOND_INVALID, sessiond_replace_items(client, "s", 0, items, 2, &change, NULL));
+    }
+    memset(large, ' ', 1024 * 1024 + 1);
+    large[0] = '{';
+    large[1] = '}';
+    meta[1] = (struct sessiond_text){large, 1024 * 1024};
+    EXPECT(client, 0, sessiond_add_items(client, "s", items, 2, &change, NULL));
+    meta[1].size++;
+    EXPECT(client, SESSIOND_TOO_LARGE, sessiond_add_items(client, "s", items, 2, &change, NULL));
+    assert_int_equal(sessiond_last_error(client)->item, 1);
+    assert_int_equal(sessiond_last_error(client)->limit, 1024 * 1024);
+    expect_items(client, "s", A, A, NULL);
+    free(large);
+    sessiond_free(client);
+}
+
+/* A list of nothing is no other change than no list. */
+static void test_what_stands_beside_items_belongs_to_the_change_that_a_key_names(void **state)
+{
+    struct sessiond *client = daemon_client(*state);
+    struct sessiond_text items[] = {SESSIOND_TEXT(A), SESSIOND_TEXT(B)}, meta[] = {{0}, {0}};
+    struct sessiond_change change = {.key = "k"};
+
+    EXPECT(client, 0, sessiond_add_items(client, "s", items, 2, &change, NULL));
+    change.meta = meta;
+    EXPECT(client, 0, sessiond_add_items(client, "s", items, 2, &change, NULL));
+    meta[0] = SESSIOND_TEXT("{}");
+    EXPECT(client, SESSIOND_KEY_REUSED, sessiond_add_items(client, "s", items, 2, &change, NULL));
+    change.key = "another";
+    EXPECT(client, 0, sessiond_add_items(client, "s", items, 2, &change, NULL));
+    EXPECT(client, 0, sessiond_add_items(client, "s", items, 2, &change, NULL));
+    meta[1] = meta[0];
+    meta[0] = (struct sessiond_text){0};
+    EXPECT(client, SESSIOND_KEY_REUSED, sessiond_add_items(client, "s", items, 2, &change, NULL));
+    expect_items(client, "s", A, B, A, B, NULL);
+    sessiond_free(client);
+}
+
 static void test_removing_from_what_never_existed_creates_nothing(void **state)
 {
     struct sessiond *client = daemon_client(*state);
@@ -565,6 +690,10 @@ int main(void)
         TEST(test_ranges_and_limits),
         TEST(test_a_number_beyond_2_to_53_is_invalid),
         TEST(test_pop_takes_the_newest_item_once),
+        TEST(test_what_stands_beside_items_comes_back_to_who_asks),
+        TEST(test_a_pop_gives_what_stood_beside_its_item_to_who_asks),
+        TEST(test_what_stands_beside_an_item_is_checked_like_an_item),
+        TEST(test_what_stands_beside_items_belongs_to_the_change_that_a_key_names),
         TEST(test_removing_from_what_never_existed_creates_nothing),
         TEST(test_clear_keeps_the_session_and_its_numbers),
         TEST(test_replace_gives_the_tail_new_items),

@@ -306,6 +306,24 @@ static void test_what_is_wrong_in_a_request_is_answered_and_the_connection_lives
     pack_pair_nil(&buf, "limit");
     pack_pair_nil(&buf, "store");
     expect_answer(fd, &buf, 16, NULL); /* nil is the same as leaving it out */
+
+    for (uint32_t n = 0; n < 4; n++) {
+        buf = request(17 + n, "add_items", 3);
+        pack_pair_text(&buf, "session", slice_of("s"));
+        pack_text(&buf, slice_of("items"));
+        pack_array(&buf, 2);
+        pack_text(&buf, slice_of(A));
+        pack_text(&buf, slice_of(A));
+        pack_text(&buf, slice_of("meta"));
+        pack_array(&buf, n);
+        for (uint32_t i = 0; i < n; i++)
+            pack_nil(&buf);
+        expect_answer(fd, &buf, 17 + n, n == 2 ? NULL : "invalid"); /* as many as there are items */
+    }
+    buf = request(21, "get_items", 2);
+    pack_pair_text(&buf, "session", slice_of("s"));
+    pack_pair_number(&buf, "with_meta", 1);
+    expect_answer(fd, &buf, 21, "invalid"); /* no boolean */
     close(fd);
 }
 

@@ -394,7 +394,8 @@ static void test_hello(void **state)
     static const char *const hello =
         "{'server': 'sessiond', 'version': '" SESSIOND_VERSION "', 'protocol': 1, "
         "'instance': 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', 'uid': 1234, 'limits': {'frame_bytes': 134217728, "
-        "'frame_values': 1100000, 'frame_depth': 16, 'item_bytes': 67108864, 'items': 1048576, 'json_depth': 512, "
+        "'frame_values': 1100000, 'frame_depth': 16, 'item_bytes': 67108864, 'items': 1048576, "
+        "'meta_bytes': 1048576, 'json_depth': 512, "
         "'session_bytes': 255, 'key_bytes': 255, 'answer_bytes': 4194304, 'answer_items': 65536, 'in_flight': 128}}";
 
     expect(f, "hello", "{}", hello);

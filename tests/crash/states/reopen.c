@@ -41,11 +41,12 @@ static size_t n_asked;
 
 /* ---- reading ---- */
 
-static int print_item(void *arg, uint64_t seq, struct slice item)
+static int print_item(void *arg, uint64_t seq, struct slice item, struct slice meta)
 {
     char name[ITEM_NAME_SIZE], *copy = strndup(item.data, item.size);
 
     (void)arg;
+    (void)meta;
     if (!copy)
         abort();
     item_identify(copy, item.size, name);
@@ -164,9 +165,10 @@ static int change_it(struct engine *engine, struct slice session, struct slice i
     return sqlite_engine.commit(engine);
 }
 
-static int compare_item(void *arg, uint64_t seq, struct slice item)
+static int compare_item(void *arg, uint64_t seq, struct slice item, struct slice meta)
 {
     (void)seq;
+    (void)meta;
     return slice_equal(item, *(struct slice *)arg) ? 0 : -EBADMSG;
 }
 
