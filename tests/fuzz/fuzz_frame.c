@@ -3,10 +3,14 @@
  * keep a lower limit to the byte, and must be what msgpack-c finds, which is only asked where frame_scan says that it
  * is safe. (`make fuzz` limits each allocation, so a claim that msgpack-c would allocate for is noticed.)
  */
+#include <stdbool.h>
+
 #include <msgpack.h>
 
 #include "frame.h"
 #include "fuzz.h"
+
+enum { CHEAP_VALUES = 256 };
 
 /* A number that is the same for the same input: the input itself has no bytes to spare for our choices. */
 static uint64_t hash_of(const uint8_t *data, size_t size)
@@ -73,6 +77,13 @@ static void compare_with_msgpack(const char *data, size_t size, const struct fra
     msgpack_unpacked_destroy(&unpacked);
 }
 
+/* msgpack-c allocates for the values that a frame claims to have, which half a frame can claim by the million: nobody
+ * parses half a frame, so that only some of those are tried. */
+static bool is_cheap(const struct frame_scan *scan, enum frame_state state, uint64_t *random)
+{
+    return state == FRAME_WHOLE || scan->values <= CHEAP_VALUES || next(random) % 256 == 0;
+}
+
 /* With a lower limit, the only other thing that may be said is "too large"; never of a frame that fits, and always of
  * one that does not, or has not ended when the limit is reached. */
 static void scan_with_limit(const char *data, size_t size, size_t size_max, const struct frame_scan *free_scan,
@@ -99,7 +110,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     MUST(scan.values <= PROTO_FRAME_VALUES_MAX && scan.depth <= PROTO_FRAME_DEPTH_MAX);
     scan_in_pieces(bytes, size, 0, 1, &scan, state);
     scan_in_pieces(bytes, size, 0, 1 + next(&random) % 64, &scan, state);
-    compare_with_msgpack(bytes, size, &scan, state);
+    if (is_cheap(&scan, state, &random))
+        compare_with_msgpack(bytes, size, &scan, state);
     scan_with_limit(bytes, size, 1 + next(&random) % (size + 2), &scan, state);
     return 0;
 }

@@ -150,9 +150,12 @@ static void write_as_json(const struct value *value)
     buf_deinit(&json);
 }
 
+/* A map that is not there reads as an empty one, and that by one table is enough. */
 static void read_by_all(const struct message *message, const struct value *map, struct slice frame)
 {
-    for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
+    size_t n = map ? sizeof(tables) / sizeof(tables[0]) : 1;
+
+    for (size_t i = 0; i < n; i++)
         read_by(i, message, map, frame);
     write_as_json(map);
 }
