@@ -113,13 +113,17 @@ $(B)/tests/crash/%.so: $(B)/obj/tests/crash/%.o
 	@mkdir -p $(@D)
 	$(CC) $(filter-out -pie,$(ALL_LDFLAGS)) -shared -o $@ $^
 
+# The client, whose kernel is the target itself.
+$(B)/tests/fuzz/replay_reply $(B)/tests/fuzz/fuzz_reply: $(call obj,$(CLIENT_SRC))
+$(B)/tests/fuzz/replay_reply $(B)/tests/fuzz/fuzz_reply: \
+    WRAP := $(addprefix -Wl$(comma)--wrap=,socket connect close sendmsg recv poll clock_gettime)
 $(B)/tests/fuzz/replay_%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/obj/tests/fuzz/replay.o $(B)/libcore.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LINK_CORE)
+	$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LINK_CORE)
 
 $(B)/tests/fuzz/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/libcore.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LINK_CORE)
+	$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer $(WRAP) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LINK_CORE)
 
 # The stamp holds the flags: changed flags or a changed compiler rebuild everything.
 $(B)/flags: force

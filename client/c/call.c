@@ -462,12 +462,15 @@ static int read_part(struct call *call, const struct message *message, size_t fr
 
 static int read_info(struct call *call, const struct message *message, size_t frame_size, bool *ret_more, char *why)
 {
+    static const struct field any[] = {{0}}; /* of a map: nothing else is information */
     struct buf json = BUF_INIT;
     int r = -ENOMEM;
 
     (void)frame_size;
     (void)ret_more;
-    (void)why;
+    if (!message->result)
+        return -EPROTO;
+    TRY(message_read(message, message->result, any, MESSAGE_IGNORE_UNKNOWN, &json, why));
     message_to_json(message->result, &json);
     if (!json.failed)
         r = make_room(call, json.size + 1);
