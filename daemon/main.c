@@ -297,19 +297,21 @@ static void on_server_stopped(struct server *server)
         _exit(EXIT_FAILURE);
     }
     lanes_close(process->lanes);
-    for (size_t i = 0; i < N_ELEMENTS(process->signals); i++)
-        uv_close((uv_handle_t *)&process->signals[i], NULL);
 }
 
 static void on_signal(uv_signal_t *handle, int signal)
 {
     struct process *process = handle->data;
 
+    if (process->server.stopping)
+        return;
     log_info("stopping signal=%d", signal);
     systemd_notify("STOPPING=1");
     server_stop(&process->server, on_server_stopped);
 }
 
+/* To the very end: a second signal that came when nobody watches any more would make a clean stop look like a crash. So
+ * the handles are never closed, and do not keep the loop alive. */
 static int watch_signals(struct process *process)
 {
     const int signals[N_ELEMENTS(process->signals)] = {SIGTERM, SIGINT};
@@ -320,6 +322,7 @@ static int watch_signals(struct process *process)
         if ((r = uv_signal_init(&process->loop, &process->signals[i])) ||
             (r = uv_signal_start(&process->signals[i], on_signal, signals[i])))
             return fault(r, "signals");
+        uv_unref((uv_handle_t *)&process->signals[i]);
     }
     return 0;
 }
@@ -371,7 +374,6 @@ int main(int argc, char **argv)
     systemd_notify("READY=1");
 
     uv_run(&process.loop, UV_RUN_DEFAULT);
-    uv_loop_close(&process.loop);
     memory_close(process.daemon.memory);
     registry_close(process.registry);
     config_deinit(&process.config);

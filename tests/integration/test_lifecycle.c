@@ -297,6 +297,20 @@ static void test_sigterm_with_work_under_way(void **state)
     sessiond_free(client);
 }
 
+static void test_sigterm_again_and_again_until_it_has_ended(void **state)
+{
+    struct daemon *daemon = *state;
+    int status;
+
+    for (int round = 0; round < 20; round++) {
+        while (waitpid(daemon->pid, &status, WNOHANG) == 0)
+            assert_int_equal(kill(daemon->pid, SIGTERM), 0);
+        daemon->pid = 0;
+        assert_int_equal(status, 0);
+        daemon_start(daemon);
+    }
+}
+
 static void test_sigterm_with_half_a_frame_on_its_way(void **state)
 {
     struct daemon *daemon = *state;
@@ -494,6 +508,7 @@ int main(void)
         TEST(test_a_newer_schema_is_refused_and_untouched),
         TEST(test_a_database_of_another_program_is_refused_and_untouched),
         BARE(test_sigterm_with_work_under_way),
+        TEST(test_sigterm_again_and_again_until_it_has_ended),
         TEST(test_sigterm_with_half_a_frame_on_its_way),
         TEST(test_sigterm_while_nothing_is_read),
         BARE(test_half_a_frame_without_progress_ends_the_connection),
