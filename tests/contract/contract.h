@@ -5,6 +5,7 @@
 #ifndef SESSIOND_CONTRACT_H
 #define SESSIOND_CONTRACT_H
 
+#include <dirent.h>
 #include <errno.h>
 #include <ftw.h>
 #include <setjmp.h>
@@ -87,6 +88,24 @@ static inline void copy_file(const char *from, const char *to_path)
 
     write_file(to_path, buf_slice(&bytes));
     buf_deinit(&bytes);
+}
+
+static inline void copy_directory(const char *from_directory, const char *to_directory)
+{
+    DIR *directory = opendir(from_directory);
+    char from[512], to_path[512];
+    struct dirent *entry;
+
+    assert_non_null(directory);
+    assert_int_equal(mkdir(to_directory, 0700), 0);
+    while ((entry = readdir(directory))) {
+        if (entry->d_type != DT_REG)
+            continue;
+        (void)snprintf(from, sizeof(from), "%s/%s", from_directory, entry->d_name);
+        (void)snprintf(to_path, sizeof(to_path), "%s/%s", to_directory, entry->d_name);
+        copy_file(from, to_path);
+    }
+    closedir(directory);
 }
 
 /* ---- life ---- */

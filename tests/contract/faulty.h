@@ -192,6 +192,22 @@ static inline void put_layer_under_sqlite(void)
         abort();
 }
 
+/* One change in a transaction of its own, which may fail anywhere. */
+static inline int make_change(struct fixture *f, int (*change)(struct fixture *))
+{
+    int r = f->table->begin(f->engine, true);
+
+    if (r)
+        return r;
+    f->in_transaction = true;
+    r = change(f);
+    f->in_transaction = false;
+    if (r == 0)
+        return f->table->commit(f->engine);
+    f->table->rollback(f->engine);
+    return r;
+}
+
 static inline int tear_down_disarmed(void **state)
 {
     disarm();

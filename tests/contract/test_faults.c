@@ -70,22 +70,6 @@ struct outcome {
     int r; /* of what failed; 0: nothing did */
 };
 
-/* One change in a transaction of its own, which may fail anywhere. */
-static int make_change(struct fixture *f, int (*change)(struct fixture *))
-{
-    int r = f->table->begin(f->engine, true);
-
-    if (r)
-        return r;
-    f->in_transaction = true;
-    r = change(f);
-    f->in_transaction = false;
-    if (r == 0)
-        return f->table->commit(f->engine);
-    f->table->rollback(f->engine);
-    return r;
-}
-
 /* Makes all changes up to the first failure. */
 static struct outcome run_series(struct fixture *f)
 {
@@ -331,6 +315,71 @@ static void test_a_backup_of_what_cannot_be_read(void **state)
     expect_sound(f);
 }
 
+/* A copy whose writing fails is none, and its store knows nothing of it. */
+static void test_each_write_of_a_backup_fails(void **state)
+{
+    struct fixture *f = *state;
+    char path[80], why[160];
+    unsigned n = 0;
+    bool more;
+    int r;
+
+    must(open_store(f));
+    for (int i = 0; i < 30; i++)
+        must(make_change(f, add_large));
+    (void)snprintf(path, sizeof(path), "%s/copy", f->top);
+    do {
+        n++;
+        arm(CALL_WRITE, n, false, n % 2 ? SQLITE_IOERR_WRITE : SQLITE_FULL);
+        more = true;
+        for (r = 0; r == 0 && more;)
+            r = f->table->backup_step(f->engine, path, &more);
+        assert_int_equal(r != 0, plan.n_hit);
+        assert_true(r <= 0 || r == SESSIOND_FULL);
+        disarm();
+        assert_false(f->table->is_broken(f->engine));
+    } while (r);
+    assert_true(n > 300);
+    must(sqlite_verify(path, why, sizeof(why)));
+    must(add(f, to("s"), "1"));
+}
+
+static void test_a_copy_that_cannot_be_read_is_not_called_good(void **state)
+{
+    struct fixture *f = *state;
+    char path[80], why[160];
+    unsigned n = 0;
+    int r;
+
+    must(open_store(f));
+    must(make_change(f, add_large));
+    (void)snprintf(path, sizeof(path), "%s/copy", f->top);
+    for (bool more = true; more;)
+        must(f->table->backup_step(f->engine, path, &more));
+    do {
+        n++;
+        arm(CALL_READ, n, false, SQLITE_IOERR_READ);
+        r = sqlite_verify(path, why, sizeof(why));
+        assert_int_equal(r != 0, plan.n_hit);
+        disarm();
+    } while (r);
+    assert_true(n > 10);
+}
+
+static void test_memory_that_the_disk_needs_is_missing(void **state)
+{
+    struct fixture *f = *state;
+
+    must(open_store(f));
+    must(add(f, to("s"), "1"));
+    reopen_store(f);
+    arm(CALL_READ, 1, false, SQLITE_IOERR_NOMEM);
+    assert_int_equal(get(f, of("s")), -ENOMEM);
+    assert_int_equal(plan.n_hit, 1);
+    reopen_store(f);
+    expect_items(f, "s", "1");
+}
+
 int main(void)
 {
     static struct kind kind = {&sqlite_engine, true};
@@ -352,6 +401,9 @@ int main(void)
         TEST(test_a_store_can_be_read_on_a_disk_that_is_full),
         TEST(test_a_checkpoint_on_a_full_disk_loses_nothing),
         TEST(test_a_backup_of_what_cannot_be_read),
+        TEST(test_each_write_of_a_backup_fails),
+        TEST(test_a_copy_that_cannot_be_read_is_not_called_good),
+        TEST(test_memory_that_the_disk_needs_is_missing),
     };
     struct config config;
 

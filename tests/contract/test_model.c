@@ -10,7 +10,6 @@
  * SESSIOND_TEST_SEED=N repeats a run, SESSIOND_TEST_OPERATIONS=N makes it longer; the seed is printed. `make model`
  * runs many seeds.
  */
-#include <dirent.h>
 #include <inttypes.h>
 
 #include "contract.h"
@@ -544,25 +543,6 @@ static void prepare_fault(struct fixture *f)
         arm(faults[which].call, 1 + (unsigned)chance(10), one_in(3), faults[which].rc);
 }
 
-/* As if the process had been killed now: what its files hold at this moment is what the next one finds. */
-static void copy_store(const struct fixture *f, const char *to_directory)
-{
-    DIR *directory = opendir(f->directory);
-    char from[512], to_path[512];
-    struct dirent *entry;
-
-    assert_non_null(directory);
-    assert_int_equal(mkdir(to_directory, 0700), 0);
-    while ((entry = readdir(directory))) {
-        if (entry->d_type != DT_REG)
-            continue;
-        (void)snprintf(from, sizeof(from), "%s/%s", f->directory, entry->d_name);
-        (void)snprintf(to_path, sizeof(to_path), "%s/%s", to_directory, entry->d_name);
-        copy_file(from, to_path);
-    }
-    closedir(directory);
-}
-
 static void remove_log(const char *directory)
 {
     char path[128];
@@ -571,12 +551,13 @@ static void remove_log(const char *directory)
     assert_int_equal(unlink(path), 0);
 }
 
+/* As if the process had been killed now: what its files hold at this moment is what the next one finds. */
 static void kill_store(struct fixture *f)
 {
     char copy[64];
 
     (void)snprintf(copy, sizeof(copy), "%s/killed", f->top);
-    copy_store(f, copy);
+    copy_directory(f->directory, copy);
     if (getenv("SESSIOND_TEST_CONTROL"))
         remove_log(copy);
     if (f->in_transaction)

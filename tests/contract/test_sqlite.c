@@ -891,6 +891,43 @@ static void test_a_store_without_a_head_gets_one(void **state)
     assert_true(exists(file_of(f, "items.head")));
 }
 
+/* Puts a file that takes no byte, and cannot be synced, in the place of the open head. */
+static void make_head_unwritable(struct fixture *f)
+{
+    int full = open("/dev/full", O_RDWR | O_CLOEXEC);
+    struct stat head, status;
+    bool found = false;
+
+    assert_true(full >= 0);
+    assert_int_equal(stat(file_of(f, "items.head"), &head), 0);
+    for (int fd = 3; fd < 100 && !found; fd++) {
+        found = fd != full && fstat(fd, &status) == 0 && status.st_ino == head.st_ino && status.st_dev == head.st_dev;
+        if (found)
+            assert_int_equal(dup2(full, fd), fd);
+    }
+    assert_true(found);
+    close(full);
+}
+
+/* Without it a loss would go unnoticed, but there is none. */
+static void test_a_head_that_cannot_be_written_fails_no_change(void **state)
+{
+    struct fixture *f = *state;
+    bool more;
+
+    must(open_store(f));
+    must(add(f, to("s"), "1"));
+    make_head_unwritable(f);
+    must(add(f, keyed("s", "k", 'a'), "2"));
+    must(f->table->tend(f->engine, &more));
+    assert_false(f->table->is_broken(f->engine));
+    reopen_store(f);
+    expect_items(f, "s", "1 2");
+    assert_int_equal(f->got.missing, 0);
+    must(add(f, keyed("s", "k", 'a'), "2"));
+    assert_true(f->done.repeated);
+}
+
 /* ---- damage ---- */
 
 /* Damages the pages of one large session; another one, that was there before, can still be read. */
@@ -1022,6 +1059,115 @@ static void test_a_page_in_the_place_of_another_is_noticed(void **state)
     assert_int_equal(get(f, of("s")), SESSIOND_ROLLED_BACK);
 }
 
+/* ---- what a store cannot be made of ---- */
+
+static void expect_not_opened(struct fixture *f)
+{
+    assert_true(open_store(f) < 0);
+    assert_null(f->engine);
+}
+
+static void test_a_directory_that_cannot_be_had(void **state)
+{
+    struct fixture *f = *state;
+    char longest[PATH_MAX];
+
+    write_file(f->directory, slice_of("a file"));
+    expect_not_opened(f);
+    assert_int_equal(unlink(f->directory), 0);
+    memset(longest, 'x', sizeof(longest) - 1);
+    longest[sizeof(longest) - 1] = '\0';
+    assert_true(f->table->open(&f->engine, longest, &f->config) < 0);
+    assert_null(f->engine);
+    must(open_store(f));
+}
+
+static void test_a_head_that_is_no_file(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(mkdir(f->directory, 0700), 0);
+    assert_int_equal(mkdir(file_of(f, "items.head"), 0700), 0);
+    expect_not_opened(f);
+    assert_false(exists(file_of(f, "items.db")));
+    assert_int_equal(rmdir(file_of(f, "items.head")), 0);
+    must(open_store(f));
+}
+
+/* Neither the store nor its log can be synced before somebody builds on them. */
+static void test_a_link_that_leads_nowhere(void **state)
+{
+    static const char *const names[] = {"items.db", "items.db-wal"};
+    struct fixture *f = *state;
+
+    must(open_store(f));
+    must(add(f, to("s"), "1"));
+    close_store(f);
+    for (size_t i = 0; i < N(names); i++) {
+        const char *path = file_of(f, names[i]), *aside = file_of(f, "aside");
+
+        (void)rename(path, aside);
+        assert_int_equal(symlink(names[i], path), 0);
+        expect_not_opened(f);
+        assert_int_equal(unlink(path), 0);
+        (void)rename(aside, path);
+    }
+    must(open_store(f));
+    expect_items(f, "s", "1");
+}
+
+static void test_a_store_that_lacks_a_table_is_not_opened(void **state)
+{
+    static const char *const tables[] = {"log", "session", "receipt", "clock", "swept"};
+    struct fixture *f = *state;
+    char statement[64];
+
+    for (size_t i = 0; i < N(tables); i++) {
+        must(open_store(f));
+        must(add(f, to("s"), "1"));
+        close_store(f);
+        (void)snprintf(statement, sizeof(statement), "DROP TABLE %s", tables[i]);
+        (void)sql(file_of(f, "items.db"), statement);
+        expect_refused_untouched(f);
+        remove_tree(f->directory);
+    }
+}
+
+/* ---- a store that contradicts itself ---- */
+
+static void test_a_receipt_without_its_change_harms_nobody_else(void **state)
+{
+    struct fixture *f = *state;
+
+    must(open_store(f));
+    must(add(f, keyed("s", "k", 'a'), "1"));
+    must(add(f, to("s"), "2"));
+    close_store(f);
+    (void)sql(file_of(f, "items.db"), "DELETE FROM log WHERE key = CAST('k' AS BLOB)");
+    must(open_store(f));
+    assert_true(add(f, keyed("s", "k", 'a'), "1") < 0);
+    assert_false(f->table->is_broken(f->engine));
+    must(add(f, keyed("s", "another", 'a'), "3"));
+    expect_items(f, "s", "2 3");
+}
+
+static void test_a_session_that_counts_more_items_than_it_has(void **state)
+{
+    struct fixture *f = *state;
+
+    must(open_store(f));
+    must(add(f, to("s"), "1"));
+    must(add(f, to("good"), "1"));
+    must(clear(f, to("s")));
+    close_store(f);
+    (void)sql(file_of(f, "items.db"), "UPDATE session SET count = 1 WHERE count = 0");
+    must(open_store(f));
+    assert_true(pop(f, to("s")) < 0);
+    assert_false(f->table->is_broken(f->engine));
+    must(pop(f, to("good")));
+    expect_rows(f, "1");
+}
+
 /* ---- copies ---- */
 
 static const char *make_copy(struct fixture *f)
@@ -1124,6 +1270,23 @@ static void test_a_copy_takes_the_place_of_an_older_one(void **state)
     must(sqlite_verify(make_copy(f), why, sizeof(why)));
 }
 
+static void test_a_copy_that_cannot_be_made(void **state)
+{
+    struct fixture *f = *state;
+    bool more = true;
+    char why[160];
+
+    must(open_store(f));
+    fill_store(f);
+    assert_int_equal(mkdir(file_of(f, "copy"), 0700), 0); /* in its place */
+    assert_true(f->table->backup_step(f->engine, file_of(f, "copy"), &more) < 0);
+    assert_false(more);
+    assert_int_equal(rmdir(file_of(f, "copy")), 0);
+    assert_true(f->table->backup_step(f->engine, file_of(f, "nowhere/copy"), &more) < 0);
+    assert_false(f->table->is_broken(f->engine));
+    must(sqlite_verify(make_copy(f), why, sizeof(why)));
+}
+
 /* ---- the suite ---- */
 
 int main(int argc, char **argv)
@@ -1165,14 +1328,22 @@ int main(int argc, char **argv)
         TEST(test_an_empty_file_does_not_take_the_place_of_a_store),
         TEST(test_a_damaged_head_is_made_up_for_by_its_twin),
         TEST(test_a_store_without_a_head_gets_one),
+        TEST(test_a_head_that_cannot_be_written_fails_no_change),
         TEST(test_a_damaged_page_is_told_and_the_rest_goes_on),
         TEST(test_a_bit_that_flips_is_noticed_or_does_not_matter),
         TEST(test_one_bit_of_a_text_makes_its_session_unreadable_and_no_other),
         TEST(test_a_page_in_the_place_of_another_is_noticed),
+        TEST(test_a_directory_that_cannot_be_had),
+        TEST(test_a_head_that_is_no_file),
+        TEST(test_a_link_that_leads_nowhere),
+        TEST(test_a_store_that_lacks_a_table_is_not_opened),
+        TEST(test_a_receipt_without_its_change_harms_nobody_else),
+        TEST(test_a_session_that_counts_more_items_than_it_has),
         TEST(test_a_copy_is_one_file),
         TEST(test_a_copy_that_is_not_whole_is_told_from_a_good_one),
         TEST(test_a_good_database_that_is_no_store_of_ours_is_no_good_copy),
         TEST(test_a_copy_takes_the_place_of_an_older_one),
+        TEST(test_a_copy_that_cannot_be_made),
     };
     struct config config;
 
