@@ -141,12 +141,11 @@ static void fake_rollback(struct engine *engine)
 
 static int fake_tend(struct engine *engine, bool *ret_more)
 {
-    (void)engine;
     pthread_mutex_lock(&told.lock);
     told.n_tends++;
     *ret_more = told.tend_more;
     pthread_mutex_unlock(&told.lock);
-    return reply_of(&told.tend);
+    return faulty(engine, reply_of(&told.tend));
 }
 
 static const struct engine_table fake_engine = {
@@ -957,6 +956,59 @@ static void test_an_uncertain_commit_sends_the_store_to_the_infirmary(void **sta
     wait_until_well(f);
 }
 
+static void test_housekeeping_that_breaks_a_store_sends_it_to_the_infirmary(void **state)
+{
+    struct fixture *f = *state;
+    struct task change = task("a", JOB_CHANGE), after = task("b", JOB_CHANGE);
+
+    told.break_on_failure = true;
+    told.tend = (struct script){{-EIO}, 0};
+    start(f);
+    assert_int_equal(submit(&change, &f->store), 0);
+    wait_for(f, 1);
+    assert_int_equal(change.job.outcome, 0);
+    wait_until_well(f);
+    assert_int_equal(submit(&after, &f->store), 0);
+    wait_for(f, 2);
+    assert_int_equal(after.job.outcome, 0);
+    expect_log("open-store begin a commit close-broken open-store close open-store begin b commit");
+}
+
+static void test_a_step_that_breaks_a_store_sends_it_to_the_infirmary(void **state)
+{
+    struct fixture *f = *state;
+    struct task copy = task("step", JOB_STEPS);
+
+    told.break_on_failure = true;
+    copy.n_steps = 5;
+    copy.runs = (struct script){{0, -EIO}, 0};
+    start(f);
+    assert_int_equal(submit(&copy, &f->store), 0);
+    wait_for(f, 1);
+    assert_int_equal(copy.job.outcome, -EIO);
+    wait_until_well(f);
+    expect_log("open-store step step close-broken open-store close");
+}
+
+/* What it held is lost, as it always is when it is closed. */
+static void test_a_broken_store_in_memory_is_opened_anew_as_well(void **state)
+{
+    struct fixture *f = *state;
+    struct task breaks = task("breaks", JOB_CHANGE), after = task("after", JOB_CHANGE);
+
+    told.break_on_failure = true;
+    breaks.runs.replies[0] = -EIO;
+    start(f);
+    lane_adopt(f->lanes, &f->memory, &fake_engine, NULL);
+    assert_int_equal(submit(&breaks, &f->memory), 0);
+    wait_for(f, 1);
+    while (f->memory.quarantined || f->memory.quarantines == 0)
+        uv_run(&f->loop, UV_RUN_ONCE);
+    assert_int_equal(submit(&after, &f->memory), 0);
+    wait_for(f, 2);
+    assert_int_equal(after.job.outcome, 0);
+}
+
 /* ---- the ballast ---- */
 
 static void test_the_ballast_is_given_up_for_a_removal(void **state)
@@ -1092,6 +1144,9 @@ int main(void)
         TEST(test_what_waits_for_a_store_goes_with_it),
         TEST(test_a_broken_store_ends_its_job_in_steps),
         TEST(test_an_uncertain_commit_sends_the_store_to_the_infirmary),
+        TEST(test_housekeeping_that_breaks_a_store_sends_it_to_the_infirmary),
+        TEST(test_a_step_that_breaks_a_store_sends_it_to_the_infirmary),
+        TEST(test_a_broken_store_in_memory_is_opened_anew_as_well),
         TEST(test_the_ballast_is_given_up_for_a_removal),
         TEST(test_a_full_store_in_memory_leaves_the_ballast_alone),
         TEST(test_stopping_finishes_what_waits_and_closes_the_stores),
