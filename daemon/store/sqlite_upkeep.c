@@ -160,7 +160,7 @@ static int sweep_rows(struct engine *engine)
     bool row;
     int r;
 
-    if ((r = sweep_target(engine, &target)) || target <= engine->swept.position)
+    if ((r = sweep_target(engine, &target)))
         return r;
     sqlite3_bind_int64(rows, 1, (sqlite3_int64)engine->swept.position);
     sqlite3_bind_int64(rows, 2, (sqlite3_int64)target);
@@ -202,7 +202,7 @@ int sqlite_tend(struct engine *engine, bool *ret_more)
         sqlite_head_sync(engine);
     if (engine->missing)
         return 0; /* nothing is changed until somebody has looked */
-    if (engine->log_pages >= CHECKPOINT_PAGES && !engine->is_volatile)
+    if (engine->log_pages >= CHECKPOINT_PAGES)
         return sqlite_checkpoint(engine);
     if (clock_is_due(engine))
         return sqlite_clock_put(engine);
@@ -273,14 +273,14 @@ static void close_db(sqlite3 **db)
     sqlite3_close(*db);
 }
 
+/* One row: "ok", or the first problem. */
 static int on_quick_check(void *arg, int n, char **values, char **names)
 {
     struct slice *problem = arg;
-    char *text = (char *)problem->data;
 
+    (void)n;
     (void)names;
-    if (n == 1 && values[0] && text[0] == '\0')
-        snprintf(text, problem->size, "%s", values[0]);
+    snprintf((char *)problem->data, problem->size, "%s", values[0]);
     return 0;
 }
 
