@@ -72,17 +72,25 @@ static bool is_foreign(const unsigned char *page, sqlite3_int64 offset)
                               (uint32_t)SCHEMA_APPLICATION_ID;
 }
 
+/* SQLite takes a page that the file ends in for one with zeros at its end; only one behind the end is new. */
+static bool is_cut(sqlite3_file *file, sqlite3_int64 offset)
+{
+    sqlite3_int64 end;
+
+    return checked_of(file)->real->xFileSize(file, &end) != SQLITE_OK || end > offset;
+}
+
 static int read_checked(sqlite3_file *file, void *data, int size, sqlite3_int64 offset)
 {
     const struct checked_file *checked = checked_of(file);
     int rc = checked->real->xRead(file, data, size, offset);
     uint64_t checksum;
 
-    if (rc != SQLITE_OK || !is_page(size, offset))
+    if (!is_page(size, offset) || (rc != SQLITE_OK && (rc != SQLITE_IOERR_SHORT_READ || !is_cut(file, offset))))
         return rc;
     memcpy(&checksum, (const char *)data + CHECKED, sizeof(checksum));
-    if (checksum == checksum_of(data, offset) || is_foreign(data, offset))
-        return SQLITE_OK;
+    if ((rc == SQLITE_OK && checksum == checksum_of(data, offset)) || is_foreign(data, offset))
+        return rc;
     log_error("store_page_damaged page=%lld path=\"%s\"", (long long)(offset / PAGE_SIZE + 1), checked->path);
     return SQLITE_CORRUPT;
 }

@@ -1034,6 +1034,28 @@ static void test_one_bit_of_a_text_makes_its_session_unreadable_and_no_other(voi
     expect_items(f, "good", "1 2");
 }
 
+/* SQLite fills such a page up with zeros, and the text goes up to its end. */
+static void test_a_file_that_ends_within_a_page_of_text_is_noticed(void **state)
+{
+    struct fixture *f = *state;
+    const char *path = file_of(f, "items.db");
+    char text[11701];
+    struct buf bytes;
+
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    must(open_store(f));
+    must(add(f, to("s"), text));
+    close_store(f);
+    bytes = read_file(path);
+    assert_true(bytes.size % 4096 == 0 && bytes.data[bytes.size - 1000] == 'x');
+    bytes.size -= 1500;
+    write_file(path, buf_slice(&bytes));
+    buf_deinit(&bytes);
+    must(open_store(f));
+    assert_int_equal(get(f, of("s")), SESSIOND_ROLLED_BACK);
+}
+
 static void test_a_page_in_the_place_of_another_is_noticed(void **state)
 {
     struct fixture *f = *state;
@@ -1332,6 +1354,7 @@ int main(int argc, char **argv)
         TEST(test_a_damaged_page_is_told_and_the_rest_goes_on),
         TEST(test_a_bit_that_flips_is_noticed_or_does_not_matter),
         TEST(test_one_bit_of_a_text_makes_its_session_unreadable_and_no_other),
+        TEST(test_a_file_that_ends_within_a_page_of_text_is_noticed),
         TEST(test_a_page_in_the_place_of_another_is_noticed),
         TEST(test_a_directory_that_cannot_be_had),
         TEST(test_a_head_that_is_no_file),
