@@ -548,16 +548,22 @@ static int find_floor(struct engine *engine, const struct session *session, cons
     return r;
 }
 
-/* Gives rows until the answer is full; then one more only to know that there is more. */
+/* Gives rows until the answer is full; then one more only to know that there is more. Whoever reads page by page would
+ * never come to an end if the numbers did not rise. */
 static int give_items(struct engine *engine, const struct selection *selection, sqlite3_stmt *get, item_fn item,
                       void *arg, struct selection_result *ret)
 {
     struct slice body, meta = no_text;
-    uint64_t bytes = 0;
+    uint64_t bytes = 0, seq;
     bool row;
     int r;
 
     while ((r = sqlite_step(engine, get, &row)) == 0 && row) {
+        seq = column_number(get, 0);
+        if (seq <= (ret->n ? ret->last_seq : selection->after.value)) {
+            r = fault(EBADMSG, "items whose numbers do not rise");
+            break;
+        }
         body = sqlite_column_slice(get, 1);
         if (selection->with_meta)
             meta = sqlite_column_slice(get, 2);
@@ -566,10 +572,10 @@ static int give_items(struct engine *engine, const struct selection *selection, 
             ret->more = true;
             break;
         }
-        ret->last_seq = column_number(get, 0);
+        ret->last_seq = seq;
         if (ret->n++ == 0)
-            ret->first_seq = ret->last_seq;
-        if ((r = item(arg, ret->last_seq, body, meta)))
+            ret->first_seq = seq;
+        if ((r = item(arg, seq, body, meta)))
             break;
     }
     sqlite3_reset(get);
