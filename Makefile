@@ -204,7 +204,7 @@ bench: need-BENCH
 
 crash: need-TEST
 	@$(MAKE) --no-print-directory all $(HARNESS) venv
-	@tests/crash/run
+	@SESSIOND_BUILD=$(B) tests/crash/run
 
 fuzz: need-TEST
 	@$(MAKE) --no-print-directory V=fuzz fuzzers
@@ -222,8 +222,8 @@ help:
 	@echo 'make install    to PREFIX=$(PREFIX), under DESTDIR if set; make uninstall takes it away'
 	@echo 'make check      layers, words, format, tidy, cppcheck, symbols'
 	@echo 'make bench      rates and latencies beside SQLiteSession and Redis'
-	@echo 'make crash      all that is done to break the promise: kill, power, states, damage, faults, alloc; hours'
-	@echo '                (PARTS="kill power": some, SHARE=ci: minutes, KILLS=20: another figure, SEED=…: again)'
+	@echo 'make crash      all that is done to break the promise: kill, power, states, damage, faults, alloc'
+	@echo '                (an hour or two; SHARE=ci: minutes; PARTS="kill power": some; KILLS=20, SEED=1: see tests/crash)'
 	@echo 'make fuzz       each fuzz target for T=$(T) seconds  (EXECUTIONS=n: so many inputs; TARGETS=: some)'
 	@echo 'make valgrind   the C tests under valgrind'
 	@echo 'make model      a million random operations, with kills and faults, beside a model  (SEEDS=200 OPERATIONS=5000)'
