@@ -6,7 +6,7 @@
 #include "contract.h"
 #include "faulty.h"
 
-enum { OTHERS = 30, ITEMS = 40, ITEM_SIZE = 1500, SMALL_CACHE = 16 * 1024 };
+enum { OTHERS = 20, ITEMS = 24, ITEM_SIZE = 1500, SMALL_CACHE = 16 * 1024 };
 
 static char text[ITEM_SIZE + 1];
 
@@ -88,7 +88,7 @@ static int pop_one(struct fixture *f)
 
 static int add_many_with_a_key(struct fixture *f)
 {
-    const char *texts[25];
+    const char *texts[16];
 
     for (size_t i = 0; i < N(texts) - 1; i++)
         texts[i] = text;
@@ -98,12 +98,12 @@ static int add_many_with_a_key(struct fixture *f)
 
 static int replace_the_middle(struct fixture *f)
 {
-    return replace(f, keyed("s", "middle", 'a'), SOME(20), text, text, text);
+    return replace(f, keyed("s", "middle", 'a'), SOME(12), text, text, text);
 }
 
 static int replace_without_new_items(struct fixture *f)
 {
-    return replace(f, to("s"), SOME(10));
+    return replace(f, to("s"), SOME(6));
 }
 
 static int clear_another(struct fixture *f)

@@ -537,6 +537,30 @@ static void test_a_row_that_cannot_be_taken_ends_the_reading(void **state)
     expect_items(f, "s", "1 2 3");
 }
 
+static int on_session_that_fails(void *arg, const struct session_info *session)
+{
+    (void)session;
+    return ++*(int *)arg == 2 ? -ENOMEM : 0;
+}
+
+static void test_a_session_that_cannot_be_taken_ends_the_listing(void **state)
+{
+    struct session_range range = {.limit = 10};
+    struct fixture *f = *state;
+    bool more;
+    int n = 0;
+
+    for (int i = 0; i < 3; i++)
+        must(add(f, to((const char *[]){"a", "b", "c"}[i]), "1"));
+    begin(f);
+    assert_int_equal(f->table->list_sessions(f->engine, &range, on_session_that_fails, &n, &more), -ENOMEM);
+    roll_back(f);
+    assert_int_equal(n, 2);
+    assert_false(f->table->is_broken(f->engine));
+    must(list(f, range, &more));
+    expect_rows(f, "a b c");
+}
+
 static void test_an_item_that_cannot_be_taken_is_not_popped(void **state)
 {
     struct fixture *f = *state;
@@ -1435,6 +1459,7 @@ static struct kind on_disk = {&sqlite_engine, true}, in_memory = {&sqlite_engine
         TEST(kind, test_an_answer_has_65536_items_at_most), TEST(kind, test_a_long_history_is_read_as_it_stood),       \
         TEST(kind, test_reading_what_never_was_creates_nothing),                                                       \
         TEST(kind, test_a_row_that_cannot_be_taken_ends_the_reading),                                                  \
+        TEST(kind, test_a_session_that_cannot_be_taken_ends_the_listing),                                              \
         TEST(kind, test_an_item_that_cannot_be_taken_is_not_popped),                                                   \
         TEST(kind, test_what_stands_beside_items_is_given_to_who_asks),                                                \
         TEST(kind, test_what_stands_beside_items_counts_in_an_answer_that_has_it),                                     \

@@ -930,11 +930,9 @@ static void test_a_head_that_cannot_be_written_fails_no_change(void **state)
 
 /* ---- damage ---- */
 
-/* Damages the pages of one large session; another one, that was there before, can still be read. */
-static void test_a_damaged_page_is_told_and_the_rest_goes_on(void **state)
+/* Makes a store, and leaves it closed. */
+static void make_small_and_large_session(struct fixture *f)
 {
-    struct fixture *f = *state;
-    struct buf bytes;
     char text[1001];
 
     memset(text, 'x', sizeof(text) - 1);
@@ -944,16 +942,44 @@ static void test_a_damaged_page_is_told_and_the_rest_goes_on(void **state)
     for (int i = 0; i < 200; i++)
         must(add(f, to("bad"), text));
     close_store(f);
-    bytes = read_file(file_of(f, "items.db"));
+}
+
+/* The pages of the large session; the small one, that was there before, can still be read. */
+static void damage_large_session(struct fixture *f)
+{
+    struct buf bytes = read_file(file_of(f, "items.db"));
+
     for (size_t page = 20; (page + 1) * 4096 < bytes.size; page++)
         memset(bytes.data + page * 4096, 0x5a, 4096);
     write_file(file_of(f, "items.db"), buf_slice(&bytes));
     buf_deinit(&bytes);
+}
 
+static void test_a_damaged_page_is_told_and_the_rest_goes_on(void **state)
+{
+    struct fixture *f = *state;
+
+    make_small_and_large_session(f);
+    damage_large_session(f);
     must(open_store(f));
     expect_items(f, "good", "1");
     assert_int_equal(get(f, of("bad")), SESSIOND_ROLLED_BACK);
     expect_items(f, "good", "1");
+}
+
+/* As after a kill, when the rows since the clock's last one have to be looked through for receipts. */
+static void test_receipts_that_damage_hides_do_not_keep_a_store_closed(void **state)
+{
+    struct fixture *f = *state;
+
+    make_small_and_large_session(f);
+    (void)sql(file_of(f, "items.db"), "DELETE FROM clock");
+    damage_large_session(f);
+    must(open_store(f));
+    expect_items(f, "good", "1");
+    assert_int_equal(get(f, of("bad")), SESSIOND_ROLLED_BACK);
+    must(add(f, keyed("good", "k", 'a'), "2"));
+    expect_items(f, "good", "1 2");
 }
 
 static void flip_bit(struct buf *bytes, size_t bit)
@@ -1352,6 +1378,7 @@ int main(int argc, char **argv)
         TEST(test_a_store_without_a_head_gets_one),
         TEST(test_a_head_that_cannot_be_written_fails_no_change),
         TEST(test_a_damaged_page_is_told_and_the_rest_goes_on),
+        TEST(test_receipts_that_damage_hides_do_not_keep_a_store_closed),
         TEST(test_a_bit_that_flips_is_noticed_or_does_not_matter),
         TEST(test_one_bit_of_a_text_makes_its_session_unreadable_and_no_other),
         TEST(test_a_file_that_ends_within_a_page_of_text_is_noticed),

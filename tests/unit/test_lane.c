@@ -898,6 +898,18 @@ static void test_a_store_in_the_infirmary_takes_no_changes(void **state)
     assert_int_equal(change.job.outcome, 0);
 }
 
+static void test_a_store_in_the_infirmary_is_tried_until_it_opens_though_nobody_asks(void **state)
+{
+    struct fixture *f = *state;
+    struct task tasks[3];
+
+    told.open = (struct script){{0, -EIO, -EIO, -EIO}, 0}; /* more than are tried when it comes there */
+    start(f);
+    break_store(f, tasks);
+    wait_until_well(f);
+    expect_log(HELD "begin a b rollback close-broken open-fails open-fails open-fails open-store close");
+}
+
 static void test_what_waits_for_a_store_goes_with_it(void **state)
 {
     struct fixture *f = *state;
@@ -1032,6 +1044,21 @@ static void test_the_ballast_is_given_up_for_a_removal(void **state)
     assert_int_equal(removes.n_runs, 3);
 }
 
+static void test_a_removal_without_a_ballast_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct task removes = task("remove", JOB_CHANGE);
+
+    removes.runs = (struct script){{SESSIOND_FULL, SESSIOND_FULL}, 0};
+    removes.job.frees = true;
+    f->config.ballast_bytes = 0;
+    start(f);
+    assert_int_equal(submit(&removes, &f->store), 0);
+    wait_for(f, 1);
+    assert_int_equal(removes.job.outcome, SESSIOND_FULL);
+    assert_int_equal(removes.n_runs, 2);
+}
+
 static void test_a_full_store_in_memory_leaves_the_ballast_alone(void **state)
 {
     struct fixture *f = *state;
@@ -1141,6 +1168,7 @@ int main(void)
         TEST(test_a_broken_store_is_opened_anew_in_the_infirmary),
         TEST(test_a_store_that_left_is_not_touched_by_its_lane),
         TEST(test_a_store_in_the_infirmary_takes_no_changes),
+        TEST(test_a_store_in_the_infirmary_is_tried_until_it_opens_though_nobody_asks),
         TEST(test_what_waits_for_a_store_goes_with_it),
         TEST(test_a_broken_store_ends_its_job_in_steps),
         TEST(test_an_uncertain_commit_sends_the_store_to_the_infirmary),
@@ -1148,6 +1176,7 @@ int main(void)
         TEST(test_a_step_that_breaks_a_store_sends_it_to_the_infirmary),
         TEST(test_a_broken_store_in_memory_is_opened_anew_as_well),
         TEST(test_the_ballast_is_given_up_for_a_removal),
+        TEST(test_a_removal_without_a_ballast_is_refused),
         TEST(test_a_full_store_in_memory_leaves_the_ballast_alone),
         TEST(test_stopping_finishes_what_waits_and_closes_the_stores),
         TEST(test_stopping_gives_up_a_job_in_steps),

@@ -374,6 +374,7 @@ static void test_wrong_fields_are_refused_and_named(void **state)
          SESSIOND_INVALID, "\"flag\" must be a boolean"},
         {BYTES("\x81\xa4list\xa1x"), SESSIOND_INVALID, "\"list\" must be an array of texts, not a text (str)"},
         {BYTES("\x81\xa4list\x93\xa0\xa0\xc4\x00"), SESSIOND_INVALID, "\"list\"[2] must be a text (str)"},
+        {BYTES("\x81\xa4list\x92\xa0\xc0"), SESSIOND_INVALID, "\"list\"[1] must be a text (str), not nil"},
         {BYTES("\x81\xa4list\x91\xd4\x01\x00"), SESSIOND_INVALID, "an extension type"},
         {BYTES("\x81\xa4list\x94\xa0\xa0\xa0\xa0"), SESSIOND_TOO_LARGE, "has 4 texts, the limit is 3"},
         {BYTES("\x81\xa5value\xc0"), SESSIOND_INVALID, "nil"},
