@@ -103,7 +103,7 @@ int sqlite_head_write(struct engine *engine)
 
 void sqlite_head_sync(struct engine *engine)
 {
-    if (!engine->head_dirty || engine->head_fd < 0)
+    if (!engine->head_dirty)
         return;
     engine->head_dirty = false;
     engine->head_synced_us = clock_monotonic_us();

@@ -1123,6 +1123,21 @@ static void test_a_stuck_lane_is_not_waited_for_for_ever(void **state)
     wait_for(f, 1);
 }
 
+static void test_stopping_while_a_store_is_in_the_infirmary(void **state)
+{
+    struct fixture *f = *state;
+    struct task tasks[3];
+
+    told.open = (struct script){{0, -EIO, -EIO, -EIO, -EIO, -EIO, -EIO, -EIO}, 0};
+    start(f);
+    break_store(f, tasks);
+    while (!f->store.quarantined)
+        uv_run(&f->loop, UV_RUN_ONCE);
+    stop(f);
+    assert_true(f->store.quarantined);
+    assert_int_equal(told.n_open, 0);
+}
+
 static void test_stopping_without_ever_having_worked(void **state)
 {
     struct fixture *f = *state;
@@ -1181,6 +1196,7 @@ int main(void)
         TEST(test_stopping_finishes_what_waits_and_closes_the_stores),
         TEST(test_stopping_gives_up_a_job_in_steps),
         TEST(test_a_stuck_lane_is_not_waited_for_for_ever),
+        TEST(test_stopping_while_a_store_is_in_the_infirmary),
         TEST(test_stopping_without_ever_having_worked),
     };
 
