@@ -270,12 +270,13 @@ static int sync_before_open(const char *path)
     return file_sync_parent(path);
 }
 
-/* A file that is not there is empty; one that cannot be looked at is not, and opening it will say why. */
+/* A file that is not there is empty, and so is one of a single byte, as SQLite sees it; one that cannot be looked at is
+ * not, and opening it will say why. */
 static bool is_empty(const char *path)
 {
     struct stat status;
 
-    return stat(path, &status) < 0 ? errno == ENOENT : status.st_size == 0;
+    return stat(path, &status) < 0 ? errno == ENOENT : status.st_size <= 1;
 }
 
 /* A store whose head or log tells of changes, and whose file is gone or empty, has lost everything. A new one must not
