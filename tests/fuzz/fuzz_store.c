@@ -788,7 +788,7 @@ static void forge(struct damage *damage, unsigned which)
  * earlier time. */
 static bool is_promised(const struct damage *damage)
 {
-    bool is_gone = damage->files.size[DATABASE] == 0;
+    bool is_gone = damage->files.size[DATABASE] <= 1; /* as SQLite sees it */
 
     return !damage->forged && !(damage->edited[HEAD] && (damage->edited[LOG] || is_gone));
 }
