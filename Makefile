@@ -68,7 +68,7 @@ PRELOAD := $(wildcard tests/crash/*/preload_*.c)
 HARNESS := $(patsubst tests/%.c,$(B)/tests/%.so,$(PRELOAD)) $(patsubst tests/%.c,$(B)/tests/%,\
              $(filter-out $(PRELOAD),$(wildcard tests/crash/*.c tests/crash/*/*.c tests/bench/*.c)))
 
-.PHONY: all demo run test check help install uninstall clean venv bench crash fuzz example valgrind cov model \
+.PHONY: all demo run test check help install uninstall clean venv node bench crash fuzz example valgrind cov model \
         need-% test-programs
 .DELETE_ON_ERROR:
 
@@ -146,7 +146,7 @@ need-%:
 	@tests/lib/need $(PKGS_$*)
 
 demo: need-BUILD
-	@$(MAKE) --no-print-directory all example venv
+	@$(MAKE) --no-print-directory all example venv node
 	@tests/demo/run
 
 run: all
@@ -174,12 +174,17 @@ build/venv/ready: tests/python/requirements.txt client/python/pyproject.toml
 	@tests/lib/venv build/venv tests/python/requirements.txt client/python
 	@touch $@
 
+node: build/node/ready
+build/node/ready: tests/node/package.json tests/lib/node | venv
+	@tests/lib/node build/node tests/node/package.json build/venv/bin/pip
+	@touch $@
+
 # ---- for developers ----
 
 test-programs: all example $(TESTS) $(REPLAYS) $(HARNESS)
 
 test: need-TEST
-	@$(MAKE) --no-print-directory test-programs venv
+	@$(MAKE) --no-print-directory test-programs venv node
 	@tests/lib/run-tests $(B) $(ONLY)
 
 check: need-CHECK
@@ -216,7 +221,7 @@ clean:
 
 help:
 	@echo 'make demo       install what is missing, build, and show an agent conversation that survives kill -9'
-	@echo 'make test       unit, contract, integration and Python tests, fuzz corpora replayed  (ONLY=pattern: some)'
+	@echo 'make test       unit, contract, integration, Python and Node tests, fuzz corpora replayed (ONLY=pattern: some)'
 	@echo 'make            build/$(V)/sessiond, sessionctl, libsessiond.so, libsessiond.a'
 	@echo 'make run        the daemon in the foreground, in build/run'
 	@echo 'make install    to PREFIX=$(PREFIX), under DESTDIR if set; make uninstall takes it away'

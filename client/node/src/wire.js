@@ -1,0 +1,100 @@
+// MessagePack-RPC: requests to bytes, bytes to messages. No sockets; an Inbox belongs to one connection.
+
+import { Decoder, Encoder } from '@msgpack/msgpack';
+
+const encoder = new Encoder({ ignoreUndefined: true });
+const decoder = new Decoder();
+
+/** The frame [0, msgid, method, [params]]; a parameter that is undefined is left out. */
+export function packRequest(msgid, method, params) {
+  return encoder.encode([0, msgid, method, params === null ? [] : [params]]);
+}
+
+// What follows each first byte of a value: how many bytes of head (the first one too), and how the head is read.
+const FIXED = 0; // the head is all
+const SIZED = 1; // the head's last `width` bytes say how many bytes follow, and `plus` more
+const NESTED = 2; // they say how many values follow, `plus` for each
+
+const HEADS = new Array(256);
+
+function head(from, to, kind, width, plus) {
+  for (let byte = from; byte <= to; byte++) HEADS[byte] = { kind, width, plus, size: 1 + width };
+}
+
+function fixed(byte, size) {
+  HEADS[byte] = { kind: FIXED, width: 0, plus: 0, size };
+}
+
+head(0x00, 0xff, FIXED, 0, 0);
+for (const [byte, width] of [[0xc4, 1], [0xc5, 2], [0xc6, 4], [0xd9, 1], [0xda, 2], [0xdb, 4]]) head(byte, byte, SIZED, width, 0);
+for (const [byte, width] of [[0xc7, 1], [0xc8, 2], [0xc9, 4]]) head(byte, byte, SIZED, width, 1);
+for (const [byte, width, each] of [[0xdc, 2, 1], [0xdd, 4, 1], [0xde, 2, 2], [0xdf, 4, 2]]) head(byte, byte, NESTED, width, each);
+for (const [byte, size] of [[0xca, 5], [0xcb, 9], [0xcc, 2], [0xcd, 3], [0xce, 5], [0xcf, 9], [0xd0, 2], [0xd1, 3], [0xd2, 5],
+  [0xd3, 9], [0xd4, 3], [0xd5, 4], [0xd6, 6], [0xd7, 10], [0xd8, 18]]) fixed(byte, size);
+
+/** The bytes that a connection brings, as messages. Each byte is looked at once, however it arrives. */
+export class Inbox {
+  #bytes = Buffer.alloc(64 * 1024);
+  #end = 0; // of what has arrived
+  #at = 0; // of what was scanned: where the next value of this frame begins
+  #wanted = 1; // values that this frame still needs
+
+  /** Takes bytes; returns the messages that are whole with them. Throws for what is no MessagePack. */
+  feed(chunk) {
+    this.#append(chunk);
+    const messages = [];
+    let begin = 0;
+    while (this.#scan()) {
+      messages.push(decoder.decode(this.#bytes.subarray(begin, this.#at)));
+      begin = this.#at;
+      this.#wanted = 1;
+    }
+    this.#drop(begin);
+    return messages;
+  }
+
+  #append(chunk) {
+    if (this.#end + chunk.length > this.#bytes.length) {
+      const larger = Buffer.allocUnsafe(Math.max(2 * this.#bytes.length, this.#end + chunk.length));
+      this.#bytes.copy(larger, 0, 0, this.#end);
+      this.#bytes = larger;
+    }
+    chunk.copy(this.#bytes, this.#end);
+    this.#end += chunk.length;
+  }
+
+  #drop(begin) {
+    if (begin === 0) return;
+    this.#bytes.copyWithin(0, begin, this.#end);
+    this.#end -= begin;
+    this.#at -= begin;
+    if (this.#end === 0 && this.#bytes.length > 4 * 1024 * 1024) this.#bytes = Buffer.alloc(64 * 1024);
+  }
+
+  /** Goes on to the end of the frame. Returns whether it is there. */
+  #scan() {
+    while (this.#wanted > 0) {
+      if (this.#at >= this.#end) return false;
+      const byte = this.#bytes[this.#at];
+      let size;
+      let nested = 0;
+      if (byte >= 0x80 && byte <= 0x8f) [size, nested] = [1, 2 * (byte & 0x0f)];
+      else if (byte >= 0x90 && byte <= 0x9f) [size, nested] = [1, byte & 0x0f];
+      else if (byte >= 0xa0 && byte <= 0xbf) size = 1 + (byte & 0x1f);
+      else {
+        const { kind, width, plus, size: headSize } = HEADS[byte];
+        size = headSize;
+        if (kind !== FIXED) {
+          if (this.#at + headSize > this.#end) return false;
+          const count = this.#bytes.readUIntBE(this.#at + 1, width);
+          if (kind === SIZED) size += count + plus;
+          else nested = count * plus;
+        }
+      }
+      if (this.#at + size > this.#end) return false;
+      this.#at += size;
+      this.#wanted += nested - 1;
+    }
+    return true;
+  }
+}
