@@ -255,9 +255,8 @@ def is_running(pid: int) -> bool:
 
 
 def hear_all_signals() -> None:
-    """A shell cannot trap what was ignored when it began: SIGHUP under nohup, SIGINT in the background of a script."""
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_DFL)
+    """A shell cannot trap a signal that was ignored when it began, as SIGHUP is under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class Running:
