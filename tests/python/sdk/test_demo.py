@@ -15,7 +15,7 @@ import responses_endpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "run"
 DEADLINE_SECONDS = 60
-ANSWERS = ["San Francisco", "California", "Approximately 39 million", "The Golden Gate Bridge"]
+ANSWERS = ["San Francisco", "California", "Approximately 39 million", "The Golden Gate Bridge", "California"]
 
 
 class Show:
