@@ -10,6 +10,8 @@ export function packRequest(msgid, method, params) {
   return encoder.encode([0, msgid, method, params === null ? [] : [params]]);
 }
 
+const ROOM_TO_STAY = 4 * 1024 * 1024; // bytes that an idle inbox may hold
+
 // What follows each first byte of a value: how many bytes of head (the first one too), and how the head is read.
 const FIXED = 0; // the head is all
 const SIZED = 1; // the head's last `width` bytes say how many bytes follow, and `plus` more
@@ -34,14 +36,15 @@ for (const [byte, size] of [[0xca, 5], [0xcb, 9], [0xcc, 2], [0xcd, 3], [0xce, 5
 
 /** The bytes that a connection brings, as messages. Each byte is looked at once, however it arrives. */
 export class Inbox {
-  #bytes = Buffer.alloc(64 * 1024);
-  #end = 0; // of what has arrived
+  #kept = Buffer.allocUnsafe(0); // room for half a frame
+  #end = 0; // of what is kept there
+  #bytes; // what is looked at: a chunk itself, or, behind half a frame, what is kept
   #at = 0; // of what was scanned: where the next value of this frame begins
   #wanted = 1; // values that this frame still needs
 
   /** Takes bytes; returns the messages that are whole with them. Throws for what is no MessagePack. */
   feed(chunk) {
-    this.#append(chunk);
+    this.#bytes = this.#end === 0 ? chunk : this.#keep(chunk);
     const messages = [];
     let begin = 0;
     while (this.#scan()) {
@@ -49,32 +52,32 @@ export class Inbox {
       begin = this.#at;
       this.#wanted = 1;
     }
-    this.#drop(begin);
+    const rest = this.#bytes.subarray(begin);
+    this.#at -= begin;
+    if (begin > 0 || this.#end === 0) {
+      this.#end = 0;
+      if (rest.length > 0) this.#keep(rest);
+    }
+    if (this.#end === 0 && this.#kept.length > ROOM_TO_STAY) this.#kept = Buffer.allocUnsafe(0);
     return messages;
   }
 
-  #append(chunk) {
-    if (this.#end + chunk.length > this.#bytes.length) {
-      const larger = Buffer.allocUnsafe(Math.max(2 * this.#bytes.length, this.#end + chunk.length));
-      this.#bytes.copy(larger, 0, 0, this.#end);
-      this.#bytes = larger;
+  /** Appends to what is kept; returns all of it. */
+  #keep(bytes) {
+    if (this.#end + bytes.length > this.#kept.length) {
+      const larger = Buffer.allocUnsafe(Math.max(2 * this.#kept.length, this.#end + bytes.length));
+      this.#kept.copy(larger, 0, 0, this.#end);
+      this.#kept = larger;
     }
-    chunk.copy(this.#bytes, this.#end);
-    this.#end += chunk.length;
-  }
-
-  #drop(begin) {
-    if (begin === 0) return;
-    this.#bytes.copyWithin(0, begin, this.#end);
-    this.#end -= begin;
-    this.#at -= begin;
-    if (this.#end === 0 && this.#bytes.length > 4 * 1024 * 1024) this.#bytes = Buffer.alloc(64 * 1024);
+    this.#kept.set(bytes, this.#end); // which may overlap
+    this.#end += bytes.length;
+    return this.#kept.subarray(0, this.#end);
   }
 
   /** Goes on to the end of the frame. Returns whether it is there. */
   #scan() {
     while (this.#wanted > 0) {
-      if (this.#at >= this.#end) return false;
+      if (this.#at >= this.#bytes.length) return false;
       const byte = this.#bytes[this.#at];
       let size;
       let nested = 0;
@@ -85,13 +88,13 @@ export class Inbox {
         const { kind, width, plus, size: headSize } = HEADS[byte];
         size = headSize;
         if (kind !== FIXED) {
-          if (this.#at + headSize > this.#end) return false;
+          if (this.#at + headSize > this.#bytes.length) return false;
           const count = this.#bytes.readUIntBE(this.#at + 1, width);
           if (kind === SIZED) size += count + plus;
           else nested = count * plus;
         }
       }
-      if (this.#at + size > this.#end) return false;
+      if (this.#at + size > this.#bytes.length) return false;
       this.#at += size;
       this.#wanted += nested - 1;
     }
