@@ -175,7 +175,7 @@ static bool same(const struct standing *a, const struct standing *b)
 struct answer {
     bool refused;
     struct number removed, first_seq, last_seq, seq, revision, epoch, head_seq;
-    struct text_list items;
+    struct text_list items, meta;
     bool more;
     struct slice item;
     struct message message;
@@ -197,6 +197,7 @@ static void read_answer(struct answer *answer, uint32_t msgid)
         NUMBER(epoch),
         NUMBER(head_seq),
         {"items", FIELD_TEXT_LIST, 0, offsetof(struct answer, items), 0, 0},
+        {"meta", FIELD_TEXT_LIST, FIELD_NIL_ELEMENTS, offsetof(struct answer, meta), 0, 0},
         {"more", FIELD_BOOL, 0, offsetof(struct answer, more), 0, 0},
         {"item", FIELD_TEXT, FIELD_NIL, offsetof(struct answer, item), 0, 0},
         {0},
@@ -292,7 +293,7 @@ static const char *const method_names[] = {"add_items",     "pop_item",       "c
 struct plan {
     enum kind kind;
     unsigned session;
-    bool keyed;
+    bool keyed, with_meta;
     size_t n_items;
 };
 
@@ -335,6 +336,22 @@ static void put_items(struct map *map, struct choices *choices, struct plan *pla
     map->n++;
 }
 
+/* Mostly one for each item, and mostly nothing. */
+static void put_meta(struct map *map, struct choices *choices, const struct plan *plan)
+{
+    size_t n = plan->n_items + (choose(choices, 8) == 1);
+    char large[1025];
+
+    pack_text(&map->pairs, slice_of("meta"));
+    pack_array(&map->pairs, n);
+    for (size_t i = 0; i < n; i++)
+        if (choose(choices, 2) == 1)
+            pack_text(&map->pairs, choose_item(choices, large));
+        else
+            pack_nil(&map->pairs);
+    map->n++;
+}
+
 static void put_change(struct map *map, struct choices *choices, struct plan *plan, const struct standing *was)
 {
     plan->keyed = choose(choices, 2);
@@ -359,8 +376,15 @@ static void plan_request(struct choices *choices, struct plan *plan, const struc
         put_number(map, choices, "before", was->head_seq);
         put_number(map, choices, "max_bytes", 8);
         put_number(map, choices, "if_epoch", was->epoch);
+        plan->with_meta = choose(choices, 2) == 1;
     } else {
         put_change(map, choices, plan, was);
+    }
+    if ((plan->kind == ADD || plan->kind == REPLACE) && choose(choices, 4) == 1)
+        put_meta(map, choices, plan);
+    if (plan->with_meta) {
+        pack_pair_bool(&map->pairs, "with_meta", true);
+        map->n++;
     }
 }
 
@@ -386,8 +410,9 @@ static void check_change(const struct plan *plan, const struct standing *was, co
     MUST(plan->kind != CLEAR || is->count == 0);
 }
 
-static void check_reading(const struct standing *is, const struct answer *answer)
+static void check_reading(const struct plan *plan, const struct standing *is, const struct answer *answer)
 {
+    MUST(answer->meta.present == plan->with_meta && answer->meta.n == (plan->with_meta ? answer->items.n : 0));
     MUST(answer->revision.value == is->revision && answer->epoch.value == is->epoch);
     MUST(answer->head_seq.value == is->head_seq);
     MUST(answer->items.n <= is->count);
@@ -418,7 +443,7 @@ static void send_planned(struct choices *choices, enum kind kind)
     if (answer.refused)
         MUST(rolled_back || same(&is, &was));
     else if (kind == GET)
-        check_reading(&is, &answer);
+        check_reading(&plan, &is, &answer);
     else if (!plan.keyed || !same(&is, &was)) /* with a key it may be a repeat, of which nothing came */
         check_change(&plan, &was, &is, &answer);
     answer_deinit(&answer);
