@@ -83,7 +83,7 @@ void buf_drop(struct buf *buf, size_t size)
 {
     assert(size <= buf->size);
     buf->size -= size;
-    if (buf->size > 0)
+    if (size > 0 && buf->size > 0) /* of nothing: a large frame that is still coming in is not to be copied each time */
         memmove(buf->data, buf->data + size, buf->size);
     if (buf->capacity > BUF_CAPACITY_KEPT)
         give_back(buf);
