@@ -7,7 +7,6 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -25,6 +24,7 @@
 #include "config.h"
 #include "sessiond-codes.h"
 #include "store/engine.h"
+#include "tree.h"
 
 #define N(array) (sizeof(array) / sizeof((array)[0]))
 #define SOME(n) ((struct number){true, (n)})
@@ -110,19 +110,6 @@ static inline void copy_directory(const char *from_directory, const char *to_dir
 }
 
 /* ---- life ---- */
-
-static inline int remove_one(const char *path, const struct stat *status, int type, struct FTW *place)
-{
-    (void)status;
-    (void)type;
-    (void)place;
-    return remove(path);
-}
-
-static inline void remove_tree(const char *path)
-{
-    (void)nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
 
 static inline int open_store(struct fixture *f)
 {

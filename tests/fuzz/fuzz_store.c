@@ -12,7 +12,6 @@
  * The files are in memory, and the clock is ours.
  */
 #include <fcntl.h>
-#include <ftw.h>
 #include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -29,6 +28,7 @@
 #include "config.h"
 #include "fuzz.h"
 #include "store/engine.h"
+#include "tree.h"
 
 enum {
     PAGE = 4096,
@@ -545,17 +545,9 @@ static void make_bases(void)
     read_base(&stopped);
 }
 
-static int remove_one(const char *path, const struct stat *status, int type, struct FTW *place)
-{
-    (void)status;
-    (void)type;
-    (void)place;
-    return remove(path);
-}
-
 static void remove_directory(void)
 {
-    (void)nftw(directory, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    remove_tree(directory);
 }
 
 static void set_up(void)

@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -21,6 +20,7 @@
 #include <unistd.h>
 
 #include "frame.h"
+#include "tree.h"
 
 /* ---- time ---- */
 
@@ -61,18 +61,10 @@ void scratch_make(struct scratch *scratch)
     assert_non_null(mkdtemp(scratch->path));
 }
 
-static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *ftw)
-{
-    (void)status;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
 void scratch_remove(struct scratch *scratch)
 {
     if (scratch->path[0])
-        (void)nftw(scratch->path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+        remove_tree(scratch->path);
     scratch->path[0] = '\0';
 }
 

@@ -1,5 +1,4 @@
 /* The ballast: made where there is room, given up once, and made again. */
-#include <ftw.h>
 #include <limits.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -19,6 +18,7 @@
 #include "base/mem.h"
 #include "config.h"
 #include "store/ballast.h"
+#include "tree.h"
 
 enum { SIZE = 65536 };
 
@@ -44,21 +44,13 @@ static int set_up(void **state)
     return f->config.state_dir ? 0 : -1;
 }
 
-static int remove_one(const char *path, const struct stat *status, int type, struct FTW *place)
-{
-    (void)status;
-    (void)type;
-    (void)place;
-    return remove(path);
-}
-
 static int tear_down(void **state)
 {
     struct fixture *f = *state;
 
     if (f->ballast)
         ballast_close(f->ballast);
-    (void)nftw(f->top, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    remove_tree(f->top);
     free(f);
     return 0;
 }

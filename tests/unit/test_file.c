@@ -1,5 +1,4 @@
 #include <errno.h>
-#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,6 +15,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "sessiond-codes.h"
+#include "tree.h"
 
 static char top[32];
 
@@ -26,18 +26,11 @@ static int set_up(void **state)
     return mkdtemp(top) ? 0 : -1;
 }
 
-static int remove_one(const char *path, const struct stat *status, int type, struct FTW *place)
-{
-    (void)status;
-    (void)type;
-    (void)place;
-    return remove(path);
-}
-
 static int tear_down(void **state)
 {
     (void)state;
-    return nftw(top, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    remove_tree(top);
+    return 0;
 }
 
 static const char *at(const char *name)

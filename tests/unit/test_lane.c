@@ -5,7 +5,6 @@
  */
 #include <assert.h>
 #include <errno.h>
-#include <ftw.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
@@ -29,6 +28,7 @@
 #include "sessiond-codes.h"
 #include "store/engine.h"
 #include "store/lane.h"
+#include "tree.h"
 
 #define N(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -265,14 +265,6 @@ static int set_up(void **state)
     return f->config.state_dir && uv_loop_init(&f->loop) == 0 ? 0 : -1;
 }
 
-static int remove_one(const char *path, const struct stat *status, int type, struct FTW *place)
-{
-    (void)status;
-    (void)type;
-    (void)place;
-    return remove(path);
-}
-
 static int tear_down(void **state)
 {
     struct fixture *f = *state;
@@ -280,7 +272,7 @@ static int tear_down(void **state)
     stop(f);
     assert_int_equal(uv_loop_close(&f->loop), 0);
     assert_int_equal(told.n_open, 0);
-    (void)nftw(f->top, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    remove_tree(f->top);
     sem_destroy(&f->gate);
     sem_destroy(&f->at_gate);
     free(f);

@@ -3,7 +3,6 @@
  * program with --wrap, so that each allocation of ours fails in turn, and tsearch's nodes as well.
  */
 #include <errno.h>
-#include <ftw.h>
 #include <limits.h>
 #include <search.h>
 #include <setjmp.h>
@@ -26,6 +25,7 @@
 #include "store/engine.h"
 #include "store/lane.h"
 #include "store/store.h"
+#include "tree.h"
 
 #define N(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -103,14 +103,6 @@ static int set_up(void **state)
                : -1;
 }
 
-static int remove_one(const char *path, const struct stat *status, int type, struct FTW *place)
-{
-    (void)status;
-    (void)type;
-    (void)place;
-    return remove(path);
-}
-
 static int tear_down(void **state)
 {
     struct fixture *f = *state;
@@ -121,7 +113,7 @@ static int tear_down(void **state)
     lanes_close(f->lanes);
     uv_run(&f->loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&f->loop), 0);
-    (void)nftw(f->top, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    remove_tree(f->top);
     free(f);
     return 0;
 }

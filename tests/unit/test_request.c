@@ -3,7 +3,6 @@
  * socket. Parameters and answers are written as JSON, with ' for ", as people read them.
  */
 #include <assert.h>
-#include <ftw.h>
 #include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -25,6 +24,7 @@
 #include "frame.h"
 #include "rpc/memory.h"
 #include "rpc/request.h"
+#include "tree.h"
 
 #define N(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -92,14 +92,6 @@ static int set_up_with_histories(void **state)
     return memory_open(&f->daemon.memory, 1 << 20);
 }
 
-static int remove_one(const char *path, const struct stat *status, int type, struct FTW *place)
-{
-    (void)status;
-    (void)type;
-    (void)place;
-    return remove(path);
-}
-
 static int tear_down(void **state)
 {
     struct fixture *f = *state;
@@ -110,7 +102,7 @@ static int tear_down(void **state)
     assert_int_equal(uv_loop_close(&f->loop), 0);
     memory_close(f->daemon.memory);
     registry_close(f->registry);
-    (void)nftw(f->top, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    remove_tree(f->top);
     free(f->answer);
     free(f);
     return 0;

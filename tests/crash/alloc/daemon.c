@@ -24,7 +24,6 @@ int daemon_main(int argc, char **argv);
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
@@ -34,6 +33,7 @@ int daemon_main(int argc, char **argv);
 #include <sys/wait.h>
 
 #include "frame.h"
+#include "tree.h"
 
 enum {
     REQUESTS_MAX = 40,
@@ -645,19 +645,6 @@ static void check_repetition(const struct operation *operation)
 
 /* ---- files ---- */
 
-static int remove_one(const char *path, const struct stat *status, int type, struct FTW *place)
-{
-    (void)status;
-    (void)type;
-    (void)place;
-    return remove(path);
-}
-
-static void remove_all(const char *directory)
-{
-    (void)nftw(directory, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
 static void make_scratch(char ret[64])
 {
     (void)strcpy(ret, access("/dev/shm", W_OK) == 0 ? "/dev/shm/alloc-XXXXXX" : "/tmp/alloc-XXXXXX");
@@ -962,14 +949,14 @@ static int run_sweep(const struct sweep *sweep, const char *template, uint64_t e
         report_failure(sweep, 0, status);
         return EXIT_FAILURE;
     }
-    remove_all(expected->directory);
+    remove_tree(expected->directory);
     for (uint64_t n = 1; broke < 3; n += every) {
         status = run_attempt(sweep, template, n, &tally);
         if (status != EXIT_SUCCESS && status != FAILING_LIBRARY_ABORTED && status != UNTOUCHED) {
             report_failure(sweep, n, status);
             broke++;
         }
-        remove_all(expected->directory);
+        remove_tree(expected->directory);
         if (status == UNTOUCHED)
             break;
         tally.runs++;
@@ -1049,10 +1036,10 @@ static bool run_control(const char *template, const char *name)
     expected = mmap(NULL, sizeof(*expected), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(expected != MAP_FAILED);
     CHECK(run_attempt(&sweep, template, 0, &tally) == UNTOUCHED);
-    remove_all(expected->directory);
+    remove_tree(expected->directory);
     spoil = leaks ? lose_memory : change_more;
     status = run_attempt(&sweep, template, 1, &tally);
-    remove_all(expected->directory);
+    remove_tree(expected->directory);
     printf("control: %s ended with status %d%s\n",
            leaks ? "an attempt that loses memory" : "an attempt that changes more", status,
            status ? "" : ", and must not have ended well");
@@ -1079,7 +1066,7 @@ int main(int argc, char **argv)
     make_scratch(template);
     make_template(template);
     good = control ? run_control(template, control) : sweep_all(template, every ? every : 1, only);
-    remove_all(template);
+    remove_tree(template);
     if (!control)
         printf("%s\n", good ? "every failure was survived" : "NOT every failure was survived");
     return good ? EXIT_SUCCESS : EXIT_FAILURE;
