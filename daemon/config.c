@@ -1,6 +1,9 @@
 #include "config.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,103 +15,335 @@
 #include "base/mem.h"
 #include "sessiond-codes.h"
 
-const struct setting config_settings[] = {
-#define CONFIG_SETTING(name, initial, min, max, meaning)                                                               \
-    {#name, offsetof(struct config, name), initial, min, max, meaning},
-    CONFIG_SETTINGS(CONFIG_SETTING)
-#undef CONFIG_SETTING
-        {0}};
+enum { FILE_MAX = 1 << 20 };
 
-static uint64_t *field_of(struct config *config, const struct setting *setting)
+const struct setting config_settings[] = {
+#define CONFIG_OTHER(name, field, kind, when, initial, meaning)                                                        \
+    {#name, SETTING_##kind, SETTING_##when, offsetof(struct config, field), "", 0, 0, 0, initial, meaning},
+    CONFIG_OTHERS(CONFIG_OTHER)
+#undef CONFIG_OTHER
+#define CONFIG_NUMBER(name, unit, initial, min, max, when, meaning)                                                    \
+    {#name, SETTING_NUMBER, SETTING_##when, offsetof(struct config, name), unit, initial, min, max, NULL, meaning},
+        CONFIG_NUMBERS(CONFIG_NUMBER)
+#undef CONFIG_NUMBER
+            {0}};
+
+static void *field_of(const struct config *config, const struct setting *setting)
 {
-    return (uint64_t *)((char *)config + setting->offset);
+    return (char *)config + setting->offset;
+}
+
+static struct config_origin *origin_of(struct config *config, const struct setting *setting)
+{
+    return &config->origins[setting - config_settings];
+}
+
+static const struct setting *setting_of(const char *name)
+{
+    const struct setting *setting = config_settings;
+
+    while (setting->name && strcmp(setting->name, name) != 0)
+        setting++;
+    return setting->name ? setting : NULL;
+}
+
+/* ---- the kinds of settings ---- */
+
+static int replace_text(char **text, const char *value)
+{
+    char *copy = strdup(value);
+
+    if (!copy)
+        return fault(ENOMEM, "configuration");
+    free(*text);
+    *text = copy;
+    return 0;
+}
+
+static int read_number(const struct setting *setting, void *field, const json_t *value, const char **ret_why)
+{
+    json_int_t number = json_integer_value(value);
+
+    if (!json_is_integer(value))
+        *ret_why = "it has to be a number without a fraction";
+    else if (number < (json_int_t)setting->min || number > (json_int_t)setting->max)
+        *ret_why = "it is out of range";
+    if (*ret_why)
+        return SESSIOND_INVALID;
+    *(uint64_t *)field = (uint64_t)number;
+    return 0;
+}
+
+static int read_path(const struct setting *setting, void *field, const json_t *value, const char **ret_why)
+{
+    (void)setting;
+    if (json_is_string(value))
+        return replace_text(field, json_string_value(value));
+    *ret_why = "it has to be a text";
+    return SESSIOND_INVALID;
+}
+
+static int read_level(const struct setting *setting, void *field, const json_t *value, const char **ret_why)
+{
+    (void)setting;
+    if (json_is_string(value) && log_level_of(json_string_value(value), field))
+        return 0;
+    *ret_why = "it is one of error, warning, info, debug";
+    return SESSIOND_INVALID;
+}
+
+static json_t *show_number(const void *field)
+{
+    return json_integer((json_int_t) * (const uint64_t *)field);
+}
+
+static json_t *show_path(const void *field)
+{
+    return *(char *const *)field ? json_string(*(char *const *)field) : json_null();
+}
+
+static json_t *show_level(const void *field)
+{
+    return json_string(log_level_name(*(const enum log_level *)field));
+}
+
+/* Of those that can change at once. What they replace is dropped. */
+static void take_number(void *into, void *from)
+{
+    __atomic_store_n((uint64_t *)into, *(uint64_t *)from, __ATOMIC_RELAXED);
+}
+
+static void take_level(void *into, void *from)
+{
+    __atomic_store_n((enum log_level *)into, *(enum log_level *)from, __ATOMIC_RELAXED);
+    log_set_level(*(enum log_level *)from);
+}
+
+static void take_path(void *into, void *from)
+{
+    free(*(char **)into);
+    *(char **)into = TAKE(*(char **)from);
+}
+
+static void drop_path(void *field)
+{
+    free(TAKE(*(char **)field));
+}
+
+/* To add a kind: a line here. `read` sets the field, or says why not. */
+static const struct {
+    int (*read)(const struct setting *setting, void *field, const json_t *value, const char **ret_why);
+    json_t *(*show)(const void *field); /* Return: a new reference, NULL without memory */
+    void (*take)(void *into, void *from);
+    void (*drop)(void *field); /* NULL: it owns nothing */
+} kinds[] = {
+    [SETTING_NUMBER] = {read_number, show_number, take_number, NULL},
+    [SETTING_PATH] = {read_path, show_path, take_path, drop_path},
+    [SETTING_LEVEL] = {read_level, show_level, take_level, NULL},
+};
+
+const char *config_text(const struct config *config, const struct setting *setting)
+{
+    const void *field = field_of(config, setting);
+
+    return setting->kind == SETTING_PATH
+               ? *(char *const *)field
+               : log_level_name(__atomic_load_n((const enum log_level *)field, __ATOMIC_RELAXED));
 }
 
 void config_init(struct config *config)
 {
     *config = (struct config){.log_level = LOG_LEVEL_INFO};
     for (const struct setting *setting = config_settings; setting->name; setting++)
-        *field_of(config, setting) = setting->initial;
+        if (setting->kind == SETTING_NUMBER)
+            *(uint64_t *)field_of(config, setting) = setting->initial;
 }
 
 void config_deinit(struct config *config)
 {
-    free(TAKE(config->socket_path));
-    free(TAKE(config->state_dir));
+    free(TAKE(config->file));
+    for (const struct setting *setting = config_settings; setting->name; setting++)
+        if (kinds[setting->kind].drop)
+            kinds[setting->kind].drop(field_of(config, setting));
+}
+
+int config_set_flag(struct config *config, const char *name, const char *value)
+{
+    const struct setting *setting = setting_of(name);
+    json_t *text = json_string(value);
+    const char *why = NULL;
+    int r = text ? kinds[setting->kind].read(setting, field_of(config, setting), text, &why) : 0;
+
+    if (!text)
+        why = "it is no UTF-8";
+    json_decref(text);
+    if (why) {
+        log_error("flag_refused name=\"%s\" why=\"%s\"", name, why);
+        return SESSIOND_INVALID;
+    }
+    *origin_of(config, setting) = (struct config_origin){CONFIG_FLAG, 0};
+    return r;
 }
 
 /* ---- the file ---- */
 
-static int refuse(const char *path, const char *key, const char *why)
+/* A file that is being read. jansson does not say where a key stands, but it keeps keys in their order: the text is
+ * looked through again for the key that was the n-th. Whoever looks into an object within counts its keys, too. */
+struct reading {
+    const char *path;
+    struct buf text;
+    size_t n_keys; /* that were looked at so far, in the order of the text */
+};
+
+struct place {
+    int line, column; /* from 1; columns in characters */
+};
+
+static const char *end_of_string(const char *at, const char *end)
 {
-    log_error("config_refused file=\"%s\" key=\"%s\" why=\"%s\"", path, key, why);
+    for (at++; at < end && *at != '"'; at++)
+        if (*at == '\\')
+            at++;
+    return at + 1;
+}
+
+/* Where the n-th key of a valid text begins: a string with a colon behind it. */
+static const char *find_key(const char *at, const char *end, size_t n)
+{
+    while (at < end) {
+        const char *after;
+
+        if (*at != '"') {
+            at++;
+            continue;
+        }
+        after = end_of_string(at, end);
+        while (after < end && strchr(" \t\r\n", *after))
+            after++;
+        if (after < end && *after == ':' && --n == 0)
+            return at;
+        at = after;
+    }
+    return end;
+}
+
+static struct place place_of(const struct reading *reading)
+{
+    const char *text = reading->text.data, *key = find_key(text, text + reading->text.size, reading->n_keys);
+    struct place place = {1, 1};
+
+    for (const char *at = text; at < key; at++) {
+        if (*at == '\n')
+            place = (struct place){place.line + 1, 1};
+        else if (((unsigned char)*at & 0xc0) != 0x80) /* a character's first byte */
+            place.column++;
+    }
+    return place;
+}
+
+static int refuse_key(const struct reading *reading, const char *key, const char *why)
+{
+    struct place place = place_of(reading);
+
+    log_error("config_refused file=\"%s\" line=%d column=%d key=\"%s\" why=\"%s\"", reading->path, place.line,
+              place.column, key, why);
     return SESSIOND_INVALID;
 }
 
-static int read_text(char **ret, const char *path, const char *key, const json_t *value)
+static int refuse_file(const char *path, const char *why)
 {
-    char *copy;
-
-    if (!json_is_string(value))
-        return refuse(path, key, "it has to be a text");
-    copy = strdup(json_string_value(value));
-    if (!copy)
-        return fault(ENOMEM, "configuration");
-    free(*ret);
-    *ret = copy;
-    return 0;
+    log_error("config_refused file=\"%s\" why=\"%s\"", path, why);
+    return SESSIOND_INVALID;
 }
 
-static int read_setting(struct config *config, const char *path, const char *key, const json_t *value)
+static int read_key(struct config *config, const struct reading *reading, const char *key, const json_t *value)
 {
-    for (const struct setting *setting = config_settings; setting->name; setting++) {
-        if (strcmp(setting->name, key) != 0)
-            continue;
-        if (!json_is_integer(value))
-            return refuse(path, key, "it has to be a number");
-        if (json_integer_value(value) < (json_int_t)setting->min ||
-            json_integer_value(value) > (json_int_t)setting->max)
-            return refuse(path, key, "it is out of range");
-        *field_of(config, setting) = (uint64_t)json_integer_value(value);
-        return 0;
-    }
-    return refuse(path, key, "there is no such setting");
+    const struct setting *setting = setting_of(key);
+    struct config ignored = {0};
+    const char *why = NULL;
+    bool by_flag;
+    int r;
+
+    if (!setting)
+        return refuse_key(reading, key, "there is no such setting");
+    by_flag = origin_of(config, setting)->source == CONFIG_FLAG; /* it must be right all the same */
+    r = kinds[setting->kind].read(setting, field_of(by_flag ? &ignored : config, setting), value, &why);
+    if (by_flag)
+        config_deinit(&ignored);
+    else if (r == 0)
+        *origin_of(config, setting) = (struct config_origin){CONFIG_FILE, place_of(reading).line};
+    return why ? refuse_key(reading, key, why) : r;
 }
 
-static int read_key(struct config *config, const char *path, const char *key, const json_t *value)
+/* Return: 0, SESSIOND_NOT_FOUND, SESSIOND_INVALID or a fault. */
+static int read_all(struct buf *ret, const char *path)
 {
-    if (strcmp(key, "socket") == 0)
-        return read_text(&config->socket_path, path, key, value);
-    if (strcmp(key, "state_dir") == 0)
-        return read_text(&config->state_dir, path, key, value);
-    if (strcmp(key, "log_level") == 0)
-        return json_is_string(value) && log_level_of(json_string_value(value), &config->log_level)
-                   ? 0
-                   : refuse(path, key, "it is one of error, warning, info, debug");
-    return read_setting(config, path, key, value);
+    _cleanup_(close_fd) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    ssize_t n;
+
+    if (fd < 0)
+        return errno == ENOENT ? SESSIOND_NOT_FOUND : refuse_file(path, strerrordesc_np(errno));
+    do {
+        char *room = buf_reserve(ret, 4096);
+
+        if (!room)
+            return fault(ENOMEM, "configuration");
+        n = read(fd, room, 4096);
+        if (n < 0)
+            return refuse_file(path, strerrordesc_np(errno));
+        buf_grow(ret, (size_t)n);
+    } while (n > 0 && ret->size <= FILE_MAX);
+    return ret->size > FILE_MAX ? refuse_file(path, "it has more than a megabyte") : 0;
 }
 
-int config_read(struct config *config, const char *path)
+static int read_keys(struct config *config, struct reading *reading, json_t *root)
 {
-    json_error_t error;
-    json_auto_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
     const char *key;
     json_t *value;
     int r;
 
-    if (!root) {
-        log_error("config_refused file=\"%s\" line=%d column=%d why=\"%s\"", path, error.line, error.column,
-                  error.text);
-        return SESSIOND_INVALID;
-    }
     if (!json_is_object(root))
-        return refuse(path, "", "it has to be one JSON object");
+        return refuse_file(reading->path, "it has to be one JSON object");
     json_object_foreach(root, key, value)
     {
-        if ((r = read_key(config, path, key, value)))
+        reading->n_keys++;
+        if ((r = read_key(config, reading, key, value)))
             return r;
     }
     return 0;
+}
+
+static int read_text(struct config *config, struct reading *reading)
+{
+    json_error_t error;
+    json_t *root = json_loadb(reading->text.data, reading->text.size, JSON_REJECT_DUPLICATES, &error);
+    int r;
+
+    if (!root) {
+        log_error("config_refused file=\"%s\" line=%d column=%d why=\"%s\"", reading->path, error.line, error.column,
+                  error.text);
+        return SESSIOND_INVALID;
+    }
+    r = read_keys(config, reading, root);
+    json_decref(root);
+    return r;
+}
+
+int config_read(struct config *config, const char *path)
+{
+    bool may_be_missing = path && path[0] == '-';
+    struct reading reading = {.path = may_be_missing ? path + 1 : path};
+    int r;
+
+    if (!path)
+        return 0;
+    r = read_all(&reading.text, reading.path);
+    if (r == SESSIOND_NOT_FOUND)
+        r = may_be_missing ? 0 : refuse_file(reading.path, "there is no such file");
+    else if (r == 0)
+        r = read_text(config, &reading);
+    buf_deinit(&reading.text);
+    return r;
 }
 
 /* ---- what nobody named ---- */
@@ -167,4 +402,122 @@ int config_complete(struct config *config)
     if (!config->state_dir && (r = default_state_dir(config)))
         return r;
     return make_absolute(&config->state_dir);
+}
+
+/* ---- again ---- */
+
+/* The settings of the next configuration that were said by flags are those of the present one. */
+static int copy_flags(struct config *next, struct config *config)
+{
+    int r = 0;
+
+    next->system = config->system;
+    for (const struct setting *setting = config_settings; setting->name && r == 0; setting++)
+        if (origin_of(config, setting)->source == CONFIG_FLAG)
+            r = config_set_flag(next, setting->name, config_text(config, setting));
+    return r;
+}
+
+static bool is_same(const struct setting *setting, const struct config *a, const struct config *b)
+{
+    if (setting->kind != SETTING_NUMBER)
+        return strcmp(config_text(a, setting), config_text(b, setting)) == 0;
+    return config_value(a, setting) == config_value(b, setting);
+}
+
+static void take_over(struct config *config, struct config *next)
+{
+    unsigned changed = 0, waiting = 0;
+
+    for (const struct setting *setting = config_settings; setting->name; setting++) {
+        if (is_same(setting, config, next)) {
+            *origin_of(config, setting) = *origin_of(next, setting);
+        } else if (setting->when == SETTING_AT_ONCE) {
+            kinds[setting->kind].take(field_of(config, setting), field_of(next, setting));
+            *origin_of(config, setting) = *origin_of(next, setting);
+            changed++;
+        } else {
+            log_warning("setting_needs_restart key=\"%s\"", setting->name);
+            waiting++;
+        }
+    }
+    log_info("config_reloaded changed=%u need_restart=%u", changed, waiting);
+}
+
+int config_reload(struct config *config)
+{
+    struct config next;
+    int r;
+
+    config_init(&next);
+    if ((r = copy_flags(&next, config)) == 0 && (r = config_read(&next, config->file)) == 0 &&
+        (r = config_complete(&next)) == 0)
+        take_over(config, &next);
+    else
+        log_error("config_kept why=\"the new one is wrong, the old one stays in force\"");
+    config_deinit(&next);
+    return r;
+}
+
+/* ---- for people ---- */
+
+static void append_format(struct buf *ret, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void append_format(struct buf *ret, const char *format, ...)
+{
+    va_list arguments;
+    char *text;
+    int size;
+
+    va_start(arguments, format);
+    size = vasprintf(&text, format, arguments);
+    va_end(arguments);
+    if (size < 0) {
+        ret->failed = true;
+        return;
+    }
+    buf_append(ret, text, (size_t)size);
+    free(text);
+}
+
+static void print_origin(struct buf *ret, const struct config *config, const struct config_origin *origin)
+{
+    static const char *const words[] = {[CONFIG_DEFAULT] = "default", [CONFIG_FILE] = "file", [CONFIG_FLAG] = "flag"};
+    const char *file = config->file ? config->file : "";
+
+    append_format(ret, "%s", words[origin->source]);
+    if (origin->source == CONFIG_FILE)
+        append_format(ret, " %s:%d", file[0] == '-' ? file + 1 : file, origin->line);
+    append_format(ret, "\n");
+}
+
+void config_print(const struct config *config, struct buf *ret)
+{
+    for (const struct setting *setting = config_settings; setting->name; setting++) {
+        json_t *value = kinds[setting->kind].show(field_of(config, setting));
+        char *text = value ? json_dumps(value, JSON_ENCODE_ANY) : NULL;
+
+        if (!text)
+            ret->failed = true;
+        append_format(ret, "%-25s %-20s ", setting->name, text ? text : "");
+        print_origin(ret, config, &config->origins[setting - config_settings]);
+        free(text);
+        json_decref(value);
+    }
+}
+
+void config_help(struct buf *ret)
+{
+    for (const struct setting *setting = config_settings; setting->name; setting++) {
+        const char *when = setting->when == SETTING_AT_ONCE ? "with a reload" : "with a restart";
+
+        append_format(ret, "%s: %s\n", setting->name, setting->meaning);
+        if (setting->kind == SETTING_NUMBER)
+            append_format(ret, "    %s, %" PRIu64 " to %" PRIu64 "; default %" PRIu64 "; changes %s\n", setting->unit,
+                          setting->min, setting->max, setting->initial, when);
+        else
+            append_format(ret, "    %s; default %s; changes %s\n",
+                          setting->kind == SETTING_PATH ? "a path" : "error, warning, info or debug",
+                          setting->initial_text, when);
+    }
 }

@@ -34,12 +34,27 @@ enum {
     EXIT_IN_USE = 4, /* another sessiond has the directory or the socket */
 };
 
+enum option_code {
+    OPTION_SOCKET = 1,
+    OPTION_STATE_DIR,
+    OPTION_CONFIG,
+    OPTION_SYSTEM,
+    OPTION_LOG_LEVEL,
+    OPTION_CHECK_CONFIG,
+    OPTION_PRINT_CONFIG,
+    OPTION_HELP_CONFIG,
+    OPTION_VERIFY,
+    OPTION_VERSION,
+    OPTION_HELP
+};
+
 struct process {
     struct config config;
+    enum option_code only; /* what is to be done instead of serving; 0: nothing */
     struct daemon daemon;
     struct server server;
     uv_loop_t loop;
-    uv_signal_t signals[2];
+    uv_signal_t signals[3];
     uv_work_t first_work;
     struct lanes *lanes;
     struct registry *registry;
@@ -56,26 +71,21 @@ static const char usage[] =
     "                    default $XDG_RUNTIME_DIR/sessiond/sessiond.sock\n"
     "  --state-dir DIR   where the stores are; default $XDG_STATE_HOME/sessiond,\n"
     "                    else ~/.local/state/sessiond\n"
-    "  --config FILE     settings, as one JSON object\n"
+    "  --config FILE     settings, as one JSON object; with a '-' before its name it may be\n"
+    "                    missing. SIGHUP reads it again\n"
     "  --system          serve many users, each peer's uid its own;\n"
     "                    default /run/sessiond/sessiond.sock and /var/lib/sessiond\n"
     "  --log-level L     error, warning, info (default) or debug; the log goes to stderr\n"
+    "  --check-config    read the settings and exit: 0 good, 2 not, and where\n"
+    "  --print-config    show each setting, its value and who said so, and exit\n"
+    "  --help-config     show what can be set, with unit, range and default, and exit\n"
     "  --verify FILE     check a backup and exit: 0 good, 1 not\n"
-    "  --version, --help\n"
+    "  --version         show the version and exit\n"
+    "  --help            show this text and exit\n"
     "\n"
-    "It runs in the foreground until SIGTERM or SIGINT. Exit status: 0 stopped cleanly, 1 a fault,\n"
-    "2 usage or configuration, 4 another sessiond has the directory or the socket.\n";
-
-enum option_code {
-    OPTION_SOCKET,
-    OPTION_STATE_DIR,
-    OPTION_CONFIG,
-    OPTION_SYSTEM,
-    OPTION_LOG_LEVEL,
-    OPTION_VERIFY,
-    OPTION_VERSION,
-    OPTION_HELP
-};
+    "It runs in the foreground until SIGTERM or SIGINT. A flag outweighs the file. Exit status:\n"
+    "0 stopped cleanly, 1 a fault, 2 usage or configuration, 4 another sessiond has the directory\n"
+    "or the socket.\n";
 
 static const struct option options[] = {
     {"socket", required_argument, NULL, OPTION_SOCKET},
@@ -83,6 +93,9 @@ static const struct option options[] = {
     {"config", required_argument, NULL, OPTION_CONFIG},
     {"system", no_argument, NULL, OPTION_SYSTEM},
     {"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
+    {"check-config", no_argument, NULL, OPTION_CHECK_CONFIG},
+    {"print-config", no_argument, NULL, OPTION_PRINT_CONFIG},
+    {"help-config", no_argument, NULL, OPTION_HELP_CONFIG},
     {"verify", required_argument, NULL, OPTION_VERIFY},
     {"version", no_argument, NULL, OPTION_VERSION},
     {"help", no_argument, NULL, OPTION_HELP},
@@ -111,25 +124,75 @@ static int replace_text(char **text, const char *value)
     return *text ? 0 : fault(ENOMEM, "command line");
 }
 
+static int exit_status(int r)
+{
+    switch (r) {
+    case 0:
+        return EXIT_SUCCESS;
+    case SESSIOND_BUSY:
+        return EXIT_IN_USE;
+    case SESSIOND_INVALID:
+        return EXIT_USAGE;
+    default:
+        return EXIT_FAILURE;
+    }
+}
+
+/* Frees the text. */
+static int print_text(struct buf *text)
+{
+    bool done = !text->failed && fwrite(text->data, 1, text->size, stdout) == text->size && fflush(stdout) == 0;
+
+    buf_deinit(text);
+    return done ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+static int print_config_help(void)
+{
+    struct buf text = BUF_INIT;
+
+    config_help(&text);
+    return print_text(&text);
+}
+
+static int print_config(const struct config *config)
+{
+    struct buf text = BUF_INIT;
+
+    config_print(config, &text);
+    return print_text(&text);
+}
+
 /* Return: -1 to go on, else an exit status. */
+static int set_flag(struct config *config, const char *name, const char *value)
+{
+    int r = config_set_flag(config, name, value);
+
+    return r ? exit_status(r) : -1;
+}
+
 static int read_option(struct process *process, int option, const char *value)
 {
     struct config *config = &process->config;
 
     switch ((enum option_code)option) {
     case OPTION_SOCKET:
-        return replace_text(&config->socket_path, value) ? EXIT_FAILURE : -1;
+        return set_flag(config, "socket", value);
     case OPTION_STATE_DIR:
-        return replace_text(&config->state_dir, value) ? EXIT_FAILURE : -1;
+        return set_flag(config, "state_dir", value);
+    case OPTION_LOG_LEVEL:
+        return set_flag(config, "log_level", value);
     case OPTION_CONFIG:
-        return config_read(config, value) ? EXIT_USAGE : -1;
+        return replace_text(&config->file, value) ? EXIT_FAILURE : -1;
     case OPTION_SYSTEM:
         config->system = true;
         return -1;
-    case OPTION_LOG_LEVEL:
-        if (log_level_of(value, &config->log_level))
-            return -1;
-        break;
+    case OPTION_CHECK_CONFIG:
+    case OPTION_PRINT_CONFIG:
+        process->only = (enum option_code)option;
+        return -1;
+    case OPTION_HELP_CONFIG:
+        return print_config_help();
     case OPTION_VERIFY:
         return verify(config, value);
     case OPTION_VERSION:
@@ -143,6 +206,19 @@ static int read_option(struct process *process, int option, const char *value)
     return EXIT_USAGE;
 }
 
+/* Return: as read_option. */
+static int read_configuration(struct process *process)
+{
+    struct config *config = &process->config;
+    int r;
+
+    if ((r = config_read(config, config->file)) || (r = config_complete(config)))
+        return exit_status(r);
+    if (process->only == OPTION_PRINT_CONFIG)
+        return print_config(config);
+    return process->only == OPTION_CHECK_CONFIG ? EXIT_SUCCESS : -1;
+}
+
 static int read_command_line(struct process *process, int argc, char **argv)
 {
     int option, status;
@@ -154,7 +230,7 @@ static int read_command_line(struct process *process, int argc, char **argv)
         fputs(usage, stderr);
         return EXIT_USAGE;
     }
-    return -1;
+    return read_configuration(process);
 }
 
 /* ---- what the process needs from the kernel ---- */
@@ -299,12 +375,29 @@ static void on_server_stopped(struct server *server)
     lanes_close(process->lanes);
 }
 
+/* Loop thread. */
+static void reload(struct process *process)
+{
+    char state[64];
+    int r;
+
+    snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)clock_monotonic_us());
+    systemd_notify(state);
+    r = config_reload(&process->config);
+    server_on_reload(&process->server);
+    systemd_notify(r ? "READY=1\nSTATUS=The new configuration is wrong, the old one is in force" : "READY=1\nSTATUS=");
+}
+
 static void on_signal(uv_signal_t *handle, int signal)
 {
     struct process *process = handle->data;
 
     if (process->server.stopping)
         return;
+    if (signal == SIGHUP) {
+        reload(process);
+        return;
+    }
     log_info("stopping signal=%d", signal);
     systemd_notify("STOPPING=1");
     server_stop(&process->server, on_server_stopped);
@@ -314,7 +407,7 @@ static void on_signal(uv_signal_t *handle, int signal)
  * the handles are never closed, and do not keep the loop alive. */
 static int watch_signals(struct process *process)
 {
-    const int signals[N_ELEMENTS(process->signals)] = {SIGTERM, SIGINT};
+    const int signals[N_ELEMENTS(process->signals)] = {SIGTERM, SIGINT, SIGHUP};
     int r;
 
     for (size_t i = 0; i < N_ELEMENTS(signals); i++) {
@@ -332,28 +425,13 @@ static int start(struct process *process)
 {
     int r, passed_fd = systemd_listen_fd();
 
-    if ((r = config_complete(&process->config)) ||
-        (r = memory_open(&process->daemon.memory, process->config.history_bytes)) ||
+    if ((r = memory_open(&process->daemon.memory, process->config.history_bytes)) ||
         (r = lock_state_dir(&process->config)) || (r = read_instance(process)) ||
         (r = sqlite_setup(&process->config)) || (r = watch_signals(process)) ||
         (r = lanes_open(&process->lanes, &process->loop, &process->config, server_on_jobs, &process->server)) ||
         (r = registry_open(&process->registry, &process->config, process->lanes, &sqlite_engine)))
         return r;
     return server_open(&process->server, &process->loop, &process->daemon, process->registry, passed_fd);
-}
-
-static int exit_status(int r)
-{
-    switch (r) {
-    case 0:
-        return EXIT_SUCCESS;
-    case SESSIOND_BUSY:
-        return EXIT_IN_USE;
-    case SESSIOND_INVALID:
-        return EXIT_USAGE;
-    default:
-        return EXIT_FAILURE;
-    }
 }
 
 int main(int argc, char **argv)

@@ -18,8 +18,8 @@ static const struct {
     {"debug", LOG_LEVEL_DEBUG},
 };
 
-static enum log_level threshold = LOG_LEVEL_INFO; /* written before threads begin, then only read */
-static bool journal;
+static enum log_level threshold = LOG_LEVEL_INFO; /* the loop may change it at any time */
+static bool journal;                              /* written before threads begin, then only read */
 
 bool log_level_of(const char *name, enum log_level *ret)
 {
@@ -41,8 +41,13 @@ const char *log_level_name(enum log_level level)
 
 void log_setup(enum log_level level)
 {
-    threshold = level;
     journal = getenv("JOURNAL_STREAM") != NULL;
+    log_set_level(level);
+}
+
+void log_set_level(enum log_level level)
+{
+    __atomic_store_n(&threshold, level, __ATOMIC_RELAXED);
 }
 
 /* A line stays a line, whatever bytes come from outside. */
@@ -59,7 +64,7 @@ void log_line(enum log_level level, const char *format, ...)
     int prefix, size;
     va_list args;
 
-    if (level > threshold)
+    if (level > __atomic_load_n(&threshold, __ATOMIC_RELAXED))
         return;
     prefix = journal ? snprintf(line, sizeof(line), "<%d>", level)
                      : snprintf(line, sizeof(line), "sessiond %s: ", log_level_name(level));

@@ -21,6 +21,9 @@ const char *log_level_name(enum log_level level);
 /* Once, at start, before there are threads. */
 void log_setup(enum log_level level);
 
+/* Later, on the loop thread. */
+void log_set_level(enum log_level level);
+
 void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #define log_error(...) log_line(LOG_LEVEL_ERROR, __VA_ARGS__)

@@ -162,7 +162,6 @@ void server_on_jobs(void *arg, struct list *jobs)
 
 int server_open(struct server *server, uv_loop_t *loop, struct daemon *daemon, struct registry *registry, int passed_fd)
 {
-    uint64_t tick_ms = daemon->config->stall_seconds * 1000 / 6;
     int fd = passed_fd, r;
 
     server->loop = loop;
@@ -183,8 +182,16 @@ int server_open(struct server *server, uv_loop_t *loop, struct daemon *daemon, s
     uv_check_start(&server->flusher, on_turn_ended);
     uv_timer_init(loop, &server->grace);
     uv_timer_init(loop, &server->ticker);
-    uv_timer_start(&server->ticker, on_tick, tick_ms, tick_ms);
+    server_on_reload(server);
     return 0;
+}
+
+void server_on_reload(struct server *server)
+{
+    uint64_t tick_ms = server->daemon->config->stall_seconds * 1000 / 6;
+
+    if (!server->stopping)
+        uv_timer_start(&server->ticker, on_tick, tick_ms, tick_ms);
 }
 
 void server_check_stopped(struct server *server)

@@ -40,6 +40,9 @@ struct server {
 int server_open(struct server *server, uv_loop_t *loop, struct daemon *daemon, struct registry *registry,
                 int passed_fd);
 
+/* Settings may have changed. */
+void server_on_reload(struct server *server);
+
 void server_stop(struct server *server, void (*on_stopped)(struct server *));
 
 /* For conn: a connection or a request is gone. */

@@ -81,16 +81,12 @@ static void pack_libraries(struct buf *reply, const struct daemon *daemon)
 
 static void pack_settings(struct buf *reply, const struct config *config)
 {
-    size_t n = 0;
-
-    while (config_settings[n].name)
-        n++;
-    pack_map(reply, n + 3);
-    pack_pair_text(reply, "socket", slice_of(config->socket_path));
-    pack_pair_text(reply, "state_dir", slice_of(config->state_dir));
-    pack_pair_text(reply, "log_level", slice_of(log_level_name(config->log_level)));
-    for (size_t i = 0; i < n; i++)
-        pack_pair_number(reply, config_settings[i].name, config_value(config, &config_settings[i]));
+    pack_map(reply, CONFIG_N_SETTINGS);
+    for (const struct setting *setting = config_settings; setting->name; setting++)
+        if (setting->kind == SETTING_NUMBER)
+            pack_pair_number(reply, setting->name, config_value(config, setting));
+        else
+            pack_pair_text(reply, setting->name, slice_of(config_text(config, setting)));
 }
 
 static void pack_histories(struct buf *reply, struct memory_use use)

@@ -61,7 +61,7 @@ static bool is_good(const char *key, const json_t *value)
     const struct setting *setting = setting_of(key);
     json_int_t number = json_integer_value(value);
 
-    if (setting)
+    if (setting && setting->kind == SETTING_NUMBER)
         return json_is_integer(value) && number >= 0 && (uint64_t)number >= setting->min &&
                (uint64_t)number <= setting->max;
     if (strcmp(key, "log_level") == 0)
@@ -102,7 +102,10 @@ static void check_taken(const struct config *config, json_t *root)
     check_text(root, "state_dir", config->state_dir);
     MUST(strcmp(log_level_name(config->log_level), level ? json_string_value(level) : "info") == 0);
     for (const struct setting *setting = config_settings; setting->name; setting++) {
+        if (setting->kind != SETTING_NUMBER)
+            continue;
         wanted = json_object_get(root, setting->name);
+        MUST(config->origins[setting - config_settings].source == (wanted ? CONFIG_FILE : CONFIG_DEFAULT));
         MUST(config_value(config, setting) == (wanted ? (uint64_t)json_integer_value(wanted) : setting->initial));
     }
 }

@@ -12,6 +12,10 @@
 #include "config.h"
 #include "sessiond-codes.h"
 
+#define FOR_EACH_NUMBER(setting)                                                                                       \
+    for (const struct setting *setting = config_settings; setting->name; setting++)                                    \
+        if (setting->kind == SETTING_NUMBER)
+
 static char path[32];
 static struct config config;
 
@@ -33,22 +37,29 @@ static int tear_down(void **state)
     return unlink(path);
 }
 
-static int read_text(const char *text)
+static void write_text(const char *text)
 {
     FILE *file = fopen(path, "w");
 
     assert_non_null(file);
     assert_int_equal(fputs(text, file) < 0, 0);
     assert_int_equal(fclose(file), 0);
+}
+
+static int read_text(const char *text)
+{
+    write_text(text);
     return config_read(&config, path);
 }
 
 static void test_each_default_is_in_its_range(void **state)
 {
     (void)state;
-    for (const struct setting *setting = config_settings; setting->name; setting++) {
+    FOR_EACH_NUMBER(setting)
+    {
         assert_true(setting->min <= setting->initial && setting->initial <= setting->max);
         assert_true(setting->max <= INT64_MAX); /* JSON's numbers, as jansson reads them */
+        assert_true(setting->unit[0] != '\0');
         assert_int_equal(config_value(&config, setting), setting->initial);
         assert_true(setting->meaning[0] != '\0');
     }
@@ -59,7 +70,8 @@ static void test_each_setting_is_read(void **state)
     char text[128];
 
     (void)state;
-    for (const struct setting *setting = config_settings; setting->name; setting++) {
+    FOR_EACH_NUMBER(setting)
+    {
         const uint64_t values[] = {setting->min, setting->max};
 
         for (size_t i = 0; i < 2; i++) {
@@ -75,7 +87,8 @@ static void test_a_setting_out_of_its_range_is_refused_and_changes_nothing(void 
     char text[128];
 
     (void)state;
-    for (const struct setting *setting = config_settings; setting->name; setting++) {
+    FOR_EACH_NUMBER(setting)
+    {
         (void)snprintf(text, sizeof(text), "{\"%s\": %llu}", setting->name, (unsigned long long)setting->max + 1);
         assert_int_equal(read_text(text), SESSIOND_INVALID);
         (void)snprintf(text, sizeof(text), "{\"%s\": %lld}", setting->name, (long long)setting->min - 1);
@@ -127,6 +140,108 @@ static void test_texts_are_read_and_the_last_word_counts(void **state)
     assert_string_equal(config.socket_path, "/run/b.sock");
     assert_string_equal(config.state_dir, "/a");
     assert_int_equal(config.log_level, LOG_LEVEL_DEBUG);
+}
+
+static struct config_origin origin(const char *name)
+{
+    for (const struct setting *setting = config_settings; setting->name; setting++)
+        if (strcmp(setting->name, name) == 0)
+            return config.origins[setting - config_settings];
+    fail_msg("there is no %s", name);
+    return config.origins[0];
+}
+
+static void test_each_value_says_where_it_came_from(void **state)
+{
+    (void)state;
+    assert_int_equal(config_set_flag(&config, "socket", "/run/flag.sock"), 0);
+    assert_int_equal(read_text("{\"lanes\": 2, \"log_level\": \"error\",\n\n \"socket\": \"/run/file.sock\",\n"
+                               "\"receipts\":\n5000}"),
+                     0);
+    assert_string_equal(config.socket_path, "/run/flag.sock"); /* although the file came later */
+    assert_int_equal(origin("socket").source, CONFIG_FLAG);
+    assert_int_equal(origin("lanes").source, CONFIG_FILE);
+    assert_int_equal(origin("lanes").line, 1);
+    assert_int_equal(origin("receipts").line, 4);
+    assert_int_equal(origin("in_flight").source, CONFIG_DEFAULT);
+}
+
+static void test_what_a_flag_outweighs_must_be_right_all_the_same(void **state)
+{
+    (void)state;
+    assert_int_equal(config_set_flag(&config, "socket", "/run/flag.sock"), 0);
+    assert_int_equal(read_text("{\"socket\": 7}"), SESSIOND_INVALID);
+    assert_int_equal(config_set_flag(&config, "log_level", "loud"), SESSIOND_INVALID);
+    assert_int_equal(config_set_flag(&config, "state_dir", "\xff"), SESSIOND_INVALID);
+}
+
+static void test_a_file_that_may_be_missing(void **state)
+{
+    char optional[64];
+
+    (void)state;
+    assert_int_equal(config_read(&config, "-/tmp/there/is/no/such/file"), 0);
+    assert_int_equal(config_read(&config, NULL), 0);
+    assert_int_equal(read_text("{\"lanes\": 5}"), 0);
+    (void)snprintf(optional, sizeof(optional), "-%s", path);
+    assert_int_equal(config_read(&config, optional), 0);
+    assert_int_equal(config.lanes, 5);
+    assert_int_equal(read_text("{\"lanes\": 0}"), SESSIOND_INVALID);
+    assert_int_equal(config_read(&config, optional), SESSIOND_INVALID); /* missing is fine, wrong is not */
+}
+
+/* ---- again ---- */
+
+static void test_a_reload_takes_what_can_change_at_once_and_nothing_else(void **state)
+{
+    char text[128];
+
+    (void)state;
+    FOR_EACH_NUMBER(setting)
+    {
+        uint64_t other = setting->initial == setting->max ? setting->min : setting->max;
+
+        config_deinit(&config);
+        config_init(&config);
+        config.file = strdup(path);
+        assert_int_equal(read_text("{\"state_dir\": \"/a\"}"), 0);
+        assert_int_equal(config_complete(&config), 0);
+        (void)snprintf(text, sizeof(text), "{\"state_dir\": \"/b\", \"%s\": %llu}", setting->name,
+                       (unsigned long long)other);
+        write_text(text);
+        assert_int_equal(config_reload(&config), 0);
+        assert_int_equal(config_value(&config, setting), setting->when == SETTING_AT_ONCE ? other : setting->initial);
+        assert_string_equal(config.state_dir, "/a");
+    }
+}
+
+static void test_a_reload_of_a_wrong_file_changes_nothing(void **state)
+{
+    (void)state;
+    config.file = strdup(path);
+    config.state_dir = strdup("/a");
+    assert_int_equal(read_text("{\"in_flight\": 7}"), 0);
+    assert_int_equal(config_complete(&config), 0);
+    write_text("{\"in_flight\": 8, \"log_level\": \"error\", \"colour\": 1}");
+    assert_int_equal(config_reload(&config), SESSIOND_INVALID);
+    assert_int_equal(config.in_flight, 7);
+    assert_int_equal(config.log_level, LOG_LEVEL_INFO);
+}
+
+static void test_a_reload_leaves_what_flags_said(void **state)
+{
+    (void)state;
+    config.file = strdup(path);
+    assert_int_equal(config_set_flag(&config, "log_level", "error"), 0);
+    assert_int_equal(config_set_flag(&config, "state_dir", "/flag"), 0);
+    assert_int_equal(read_text("{}"), 0);
+    assert_int_equal(config_complete(&config), 0);
+    write_text("{\"log_level\": \"warning\", \"in_flight\": 9}");
+    assert_int_equal(config_reload(&config), 0);
+    assert_int_equal(config.log_level, LOG_LEVEL_ERROR);
+    assert_int_equal(config.in_flight, 9);
+    assert_int_equal(origin("in_flight").source, CONFIG_FILE);
+    assert_int_equal(origin("log_level").source, CONFIG_FLAG);
 }
 
 /* ---- what nobody named ---- */
@@ -205,6 +320,12 @@ int main(void)
         TEST(test_a_setting_out_of_its_range_is_refused_and_changes_nothing),
         TEST(test_what_is_no_configuration_is_refused),
         TEST(test_texts_are_read_and_the_last_word_counts),
+        TEST(test_each_value_says_where_it_came_from),
+        TEST(test_what_a_flag_outweighs_must_be_right_all_the_same),
+        TEST(test_a_file_that_may_be_missing),
+        TEST(test_a_reload_takes_what_can_change_at_once_and_nothing_else),
+        TEST(test_a_reload_of_a_wrong_file_changes_nothing),
+        TEST(test_a_reload_leaves_what_flags_said),
         TEST(test_paths_of_a_user_come_from_the_environment),
         TEST(test_without_a_home_the_state_directory_must_be_named),
         TEST(test_paths_of_the_system_service_are_fixed),

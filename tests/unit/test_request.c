@@ -420,8 +420,14 @@ static void test_info_tells_settings_and_stores(void **state)
     ask(f, "add_items", "{'session': 's', 'items': ['{}'], 'store': 'myapp'}");
     ask(f, "info", "{}");
     member = member_of_answer(f, "settings");
-    for (const struct setting *setting = config_settings; setting->name; setting++)
-        assert_int_equal(json_integer_value(json_object_get(member, setting->name)), config_value(&f->config, setting));
+    for (const struct setting *setting = config_settings; setting->name; setting++) {
+        const json_t *value = json_object_get(member, setting->name);
+
+        if (setting->kind == SETTING_NUMBER)
+            assert_int_equal(json_integer_value(value), config_value(&f->config, setting));
+        else
+            assert_string_equal(json_string_value(value), config_text(&f->config, setting));
+    }
     json_decref(member);
     member = member_of_answer(f, "stores");
     assert_int_equal(json_array_size(member), 1);
