@@ -35,6 +35,9 @@ enum setting_when {
       "a half frame or unsent bytes without progress for this long: closed")                                           \
     X(connections, "connections", 10000, 1, 1000000, AT_START, "connections at a time")                                \
     X(connections_per_owner, "connections", 8192, 1, 1000000, AT_ONCE, "connections of one owner at a time")           \
+    X(requests, "requests", 65536, 1, 100000000, AT_ONCE, "requests in flight")                                        \
+    X(requests_per_owner, "requests", 16384, 1, 100000000, AT_ONCE, "requests in flight of one owner")                 \
+    X(buffered_bytes, "bytes", 1073741824, 1048576, 1099511627776, AT_ONCE, "buffered and queued bytes of all owners") \
     X(buffered_bytes_per_owner, "bytes", 536870912, 1048576, 1099511627776, AT_ONCE,                                   \
       "buffered and queued bytes of one owner")                                                                        \
     X(lanes, "threads", 2, 1, 64, AT_START, "threads that own stores")                                                 \
@@ -113,9 +116,14 @@ struct setting {
 extern const struct setting config_settings[];
 
 /* The value of a number. Any thread: a lane answers `info` while the loop may reload. */
+static inline uint64_t config_value_at(const struct config *config, size_t offset)
+{
+    return __atomic_load_n((const uint64_t *)((const char *)config + offset), __ATOMIC_RELAXED);
+}
+
 static inline uint64_t config_value(const struct config *config, const struct setting *setting)
 {
-    return __atomic_load_n((const uint64_t *)((const char *)config + setting->offset), __ATOMIC_RELAXED);
+    return config_value_at(config, setting->offset);
 }
 
 /* The value of a setting that is no number, as a text. */

@@ -431,6 +431,7 @@ static int start(struct process *process)
         (r = lanes_open(&process->lanes, &process->loop, &process->config, server_on_jobs, &process->server)) ||
         (r = registry_open(&process->registry, &process->config, process->lanes, &sqlite_engine)))
         return r;
+    process->daemon.registry = process->registry;
     return server_open(&process->server, &process->loop, &process->daemon, process->registry, passed_fd);
 }
 

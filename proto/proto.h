@@ -13,6 +13,7 @@
 #define PROTO_VERSION 1
 #define SESSIOND_VERSION "0.1.0"
 
+#define PROTO_UID_MAX UINT32_C(4294967294)         /* the next one stands for "none" */
 #define PROTO_NUMBER_MAX ((UINT64_C(1) << 53) - 1) /* every number stays readable to JavaScript */
 
 enum {

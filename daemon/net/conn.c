@@ -10,6 +10,12 @@
 #include "config.h"
 #include "net/peer.h"
 #include "net/server.h"
+#include "store/caller.h"
+
+enum {
+    TURN_REQUESTS = 64, /* of one connection in one turn of the loop, */
+    TURN_BYTES = 1024 * 1024,
+};
 
 static const struct config *config_of(const struct conn *conn)
 {
@@ -21,15 +27,13 @@ static size_t unsent(const struct conn *conn)
     return conn->output.size + uv_stream_get_write_queue_size((const uv_stream_t *)&conn->pipe);
 }
 
-/* The owner pays for what is buffered, before more is taken. */
+/* The caller pays for what is buffered. What comes from outside is charged before it is taken, in on_read; answers were
+ * charged while they were made. */
 static void charge(struct conn *conn)
 {
-    size_t now = conn->input.size + conn->output.size + conn->writing.size;
-
-    if (!conn->owner)
-        return;
-    conn->owner->buffered += now - conn->charged;
-    conn->charged = now;
+    if (conn->caller)
+        account_settle(conn->caller->account, ACCOUNT_BYTES, &conn->charged,
+                       conn->input.capacity + conn->output.capacity + conn->writing.capacity);
 }
 
 /* ---- closing ---- */
@@ -44,8 +48,9 @@ static void on_closed(uv_handle_t *handle)
     buf_deinit(&conn->output);
     buf_deinit(&conn->writing);
     charge(conn);
-    if (conn->owner)
-        conn->owner->n_connections--;
+    if (conn->counted)
+        account_give_back(conn->caller->account, ACCOUNT_CONNECTIONS, 1);
+    caller_release(conn->caller);
     server->daemon->n_connections--;
     free(conn);
     server_check_stopped(server);
@@ -59,6 +64,7 @@ void conn_close(struct conn *conn)
         return;
     conn->closing = true;
     list_remove(&conn->dirty);
+    list_remove(&conn->hungry);
     while ((link = list_pop(&conn->requests)))
         CONTAINER_OF(link, struct request, link)->connection = NULL;
     uv_close((uv_handle_t *)&conn->pipe, on_closed);
@@ -66,7 +72,7 @@ void conn_close(struct conn *conn)
 
 static bool is_idle(const struct conn *conn)
 {
-    return conn->n_requests == 0 && unsent(conn) == 0;
+    return conn->n_requests == 0 && unsent(conn) == 0 && list_is_empty(&conn->hungry);
 }
 
 static void update_reading(struct conn *conn);
@@ -83,7 +89,11 @@ static void fail(struct conn *conn, int code, const char *why)
 {
     struct buf *output = &conn->output;
 
-    log_info("connection_refused code=%s why=\"%s\"", proto_code_name(code), why);
+    if (!conn->caller)
+        log_info("connection_refused code=%s why=\"%s\"", proto_code_name(code), why);
+    else if (account_audit(conn->caller->account, slice_of(why), clock_monotonic_us()) != AUDIT_SILENCE)
+        log_info("connection_refused uid=%u pid=%d code=%s why=\"%s\"", conn->caller->uid, conn->caller->pid,
+                 proto_code_name(code), why);
     pack_notification(output, "error");
     pack_map(output, 2);
     pack_pair_text(output, "code", slice_of(proto_code_name(code)));
@@ -179,7 +189,6 @@ static void release(struct request *request, struct server *server)
         list_remove(&request->link);
         conn->n_requests--;
     }
-    request->owner->buffered -= request->frame_size;
     request_free(request);
     server->n_requests--;
 }
@@ -288,14 +297,14 @@ static char *take_frame(struct conn *conn, size_t size)
     return frame;
 }
 
-static void start_request(struct conn *conn, size_t size)
+static void start_request(struct conn *conn, size_t size, uint64_t n_values)
 {
     char why[MESSAGE_WHY_SIZE] = "", *frame = take_frame(conn, size);
     struct server *server = conn->server;
     struct request *request;
     int r;
 
-    r = frame ? request_new(&request, server->daemon, conn->owner, frame, size, why) : fault(ENOMEM, "a frame");
+    r = frame ? request_new(&request, server->daemon, conn->caller, frame, size, why) : fault(ENOMEM, "a frame");
     if (r) {
         fail(conn, r < 0 ? SESSIOND_INTERNAL : r, r < 0 ? proto_code_meaning(SESSIOND_INTERNAL) : why);
         return;
@@ -307,14 +316,24 @@ static void start_request(struct conn *conn, size_t size)
     }
     request->connection = conn;
     request->in_order = conn->n_requests == 0;
-    request->owner->buffered += size;
+    request_charge(request, n_values);
     list_append(&conn->requests, &request->link);
     conn->n_requests++;
     server->n_requests++;
     drive(server, request);
 }
 
-/* Whether another request may begin now. */
+/* Whether it has begun enough in this turn of the loop: then it goes on in the next. */
+static bool had_its_share(struct conn *conn)
+{
+    if (conn->turn != conn->server->turn) {
+        conn->turn = conn->server->turn;
+        conn->turn_requests = conn->turn_bytes = 0;
+    }
+    return conn->turn_requests >= TURN_REQUESTS || conn->turn_bytes >= TURN_BYTES;
+}
+
+/* Whether another request may begin, as far as the limits go. */
 static bool has_room(const struct conn *conn)
 {
     return !conn->closing && !conn->working && conn->n_requests < config_of(conn)->in_flight &&
@@ -325,6 +344,7 @@ static bool has_room(const struct conn *conn)
 static bool pump_one(struct conn *conn)
 {
     struct slice rest = {conn->input.data + conn->taken, conn->input.size - conn->taken};
+    uint64_t n_values;
     size_t size;
 
     if (rest.size == 0)
@@ -341,8 +361,11 @@ static bool pump_one(struct conn *conn)
         return false;
     case FRAME_WHOLE:
         size = conn->scan.offset;
+        n_values = conn->scan.values;
         conn->scan = FRAME_SCAN_INIT;
-        start_request(conn, size);
+        conn->turn_requests++;
+        conn->turn_bytes += size;
+        start_request(conn, size, n_values);
         return true;
     }
     return false;
@@ -350,10 +373,13 @@ static bool pump_one(struct conn *conn)
 
 void conn_pump(struct conn *conn)
 {
-    while (has_room(conn) && pump_one(conn))
+    list_remove(&conn->hungry);
+    while (has_room(conn) && !had_its_share(conn) && pump_one(conn))
         ;
     if (conn->closing)
         return;
+    if (has_room(conn) && had_its_share(conn))
+        list_append(&conn->server->hungry, &conn->hungry);
     buf_drop(&conn->input, conn->taken);
     conn->taken = 0;
     update_reading(conn);
@@ -387,10 +413,11 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes)
         return;
     }
     conn->progress_us = clock_monotonic_us();
-    if (conn->owner->buffered + (size_t)n > config_of(conn)->buffered_bytes_per_owner) {
-        fail(conn, SESSIOND_BUSY, "too many bytes of this owner are buffered");
+    if (!account_take(conn->caller->account, ACCOUNT_BYTES, (size_t)n)) {
+        fail(conn, SESSIOND_BUSY, "too many bytes of yours, or of all, are buffered");
         return;
     }
+    conn->charged += (size_t)n;
     buf_append(&conn->input, bytes->base, (size_t)n);
     if (conn->input.failed) {
         (void)fault(ENOMEM, "input");
@@ -402,7 +429,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes)
 
 static void update_reading(struct conn *conn)
 {
-    bool wanted = has_room(conn) && !conn->ended;
+    bool wanted = has_room(conn) && list_is_empty(&conn->hungry) && !conn->ended;
 
     if (wanted == conn->reading || conn->closing)
         return;
@@ -430,22 +457,27 @@ bool conn_is_stalled(struct conn *conn, uint64_t now_us, uint64_t patience_us)
 /* Return: NULL, or why this connection is refused. */
 static const char *admit(struct conn *conn, int *ret_code)
 {
-    const struct config *config = config_of(conn);
+    struct server *server = conn->server;
+    const char *why;
     uv_os_fd_t fd;
     uid_t uid;
 
-    *ret_code = SESSIOND_BUSY;
-    if (conn->server->daemon->n_connections > config->connections)
-        return "too many connections";
-    *ret_code = SESSIOND_DENIED;
-    if (uv_fileno((uv_handle_t *)&conn->pipe, &fd) < 0 || peer_owner(fd, config->system, &uid))
-        return "this daemon serves another user";
     *ret_code = SESSIOND_INTERNAL;
-    if (registry_owner(conn->server->registry, uid, &conn->owner))
-        return "your directory cannot be opened; the daemon's log says why";
-    conn->owner->n_connections++;
+    if (uv_fileno((uv_handle_t *)&conn->pipe, &fd) < 0 ||
+        peer_caller(fd, &server->maps, server->registry, &conn->caller))
+        return "the kernel does not say who you are; the daemon's log says more";
+    *ret_code = SESSIOND_DENIED;
+    why = peer_owner(conn->caller, &server->maps, config_of(conn)->system, &uid);
+    if (why)
+        return why;
     *ret_code = SESSIOND_BUSY;
-    return conn->owner->n_connections > config->connections_per_owner ? "too many connections of this owner" : NULL;
+    conn->counted = account_take(conn->caller->account, ACCOUNT_CONNECTIONS, 1);
+    if (!conn->counted)
+        return "too many connections, of yours or of all";
+    *ret_code = SESSIOND_INTERNAL;
+    return registry_owner(server->registry, uid, &conn->caller->owner)
+               ? "your directory cannot be opened; the daemon's log says why"
+               : NULL;
 }
 
 static void on_turned_away(uv_handle_t *handle)
@@ -485,6 +517,7 @@ void conn_accept(struct server *server, uv_stream_t *listener)
     conn->server = server;
     conn->progress_us = clock_monotonic_us();
     list_init(&conn->dirty);
+    list_init(&conn->hungry);
     list_init(&conn->requests);
     list_append(&server->conns, &conn->link);
     server->daemon->n_connections++;

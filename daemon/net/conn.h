@@ -1,7 +1,8 @@
 /*
  * One client. Bytes in: appended to the input, cut into frames, each a request. Bytes out: the answers, in the order in
  * which they become ready. conn_pump alone decides whether more is read: over a limit it stops, and the socket's own
- * back-pressure does the rest.
+ * back-pressure does the rest. In one turn of the loop a connection begins so many requests and no more, so that a
+ * flood on one holds up the others for a moment only.
  *
  * Owned by its server, freed in libuv's close callback and nowhere else. A request that is at work when its connection
  * closes lives on without it, and its answer is dropped. Loop thread only.
@@ -15,15 +16,20 @@
 #include "frame.h"
 #include "rpc/request.h"
 
+struct caller;
 struct server;
 
 struct conn {
     uv_pipe_t pipe; /* first: libuv's handle is the connection */
     struct server *server;
-    struct owner *owner;  /* not owned */
-    struct list link;     /* in server->conns */
-    struct list dirty;    /* in server->dirty, while there is output to be flushed */
-    struct list requests; /* unanswered */
+    struct caller *caller; /* held; NULL until it is known, and it pays for one connection */
+    struct list link;      /* in server->conns */
+    struct list dirty;     /* in server->dirty, while there is output to be flushed */
+    struct list hungry;    /* in server->hungry, while it has had its share of this turn of the loop and wants more */
+    uint64_t turn;         /* of the loop, in which it has begun */
+    size_t turn_requests;  /* so many requests */
+    size_t turn_bytes;     /* of so many bytes */
+    struct list requests;  /* unanswered */
     size_t n_requests;
     struct request *working; /* with the pool, or NULL: later frames have to wait for it */
 
@@ -33,10 +39,11 @@ struct conn {
     struct buf output;      /* to be written next */
     struct buf writing;     /* being written by libuv */
     uv_write_t write;
-    size_t charged; /* bytes that the owner pays for input and output */
+    size_t charged; /* bytes that the caller pays for input and output */
 
     uint64_t progress_us; /* monotonic: when the last bytes came or went */
     size_t unsent_then;   /* what was unsent at that time */
+    bool counted;         /* as one of the caller's connections */
     bool reading;
     bool ended;   /* nothing more is read; it closes when all is answered */
     bool closing; /* uv_close has been called */

@@ -14,8 +14,12 @@
 #include "base/mem.h"
 #include "config.h"
 #include "net/conn.h"
+#include "store/caller.h"
 
-enum { BACKLOG = 4096 };
+enum {
+    BACKLOG = 4096,
+    TICKS_PER_STALL = 30, /* how often a connection is looked at in the time that it may be stalled */
+};
 
 /* ---- the socket ---- */
 
@@ -117,11 +121,33 @@ static void on_connection(uv_stream_t *listener, int status)
 
 /* ---- each turn, and each while ---- */
 
+static void on_eager(uv_idle_t *eager)
+{
+    (void)eager; /* that it runs is enough: the loop does not wait */
+}
+
+/* Those that had their share go on with the next one, in turn. */
+static void feed_hungry(struct server *server)
+{
+    struct list hungry, *link;
+
+    server->turn++;
+    list_init(&hungry);
+    list_splice(&hungry, &server->hungry);
+    while ((link = list_pop(&hungry)))
+        conn_pump(CONTAINER_OF(link, struct conn, hungry));
+    if (list_is_empty(&server->hungry))
+        uv_idle_stop(&server->eager);
+    else
+        uv_idle_start(&server->eager, on_eager);
+}
+
 static void on_turn_ended(uv_check_t *flusher)
 {
     struct server *server = CONTAINER_OF(flusher, struct server, flusher);
     struct list *link;
 
+    feed_hungry(server);
     while ((link = list_pop(&server->dirty))) {
         struct conn *conn = CONTAINER_OF(link, struct conn, dirty);
 
@@ -142,7 +168,8 @@ static void on_tick(uv_timer_t *ticker)
         struct conn *conn = CONTAINER_OF(link, struct conn, link);
 
         if (!conn->closing && conn_is_stalled(conn, now, patience)) {
-            log_info("connection_stalled seconds=%llu", (unsigned long long)server->daemon->config->stall_seconds);
+            log_info("connection_stalled uid=%d seconds=%llu", conn->caller ? (int)conn->caller->uid : -1,
+                     (unsigned long long)server->daemon->config->stall_seconds);
             conn_close(conn);
         }
     }
@@ -170,6 +197,8 @@ int server_open(struct server *server, uv_loop_t *loop, struct daemon *daemon, s
     server->passed = passed_fd >= 0;
     list_init(&server->conns);
     list_init(&server->dirty);
+    list_init(&server->hungry);
+    peer_read_maps(&server->maps);
     if (fd < 0 && (r = make_socket(server, &fd)))
         return r;
 
@@ -180,6 +209,7 @@ int server_open(struct server *server, uv_loop_t *loop, struct daemon *daemon, s
         return fault(r, "listen");
     uv_check_init(loop, &server->flusher);
     uv_check_start(&server->flusher, on_turn_ended);
+    uv_idle_init(loop, &server->eager);
     uv_timer_init(loop, &server->grace);
     uv_timer_init(loop, &server->ticker);
     server_on_reload(server);
@@ -188,7 +218,7 @@ int server_open(struct server *server, uv_loop_t *loop, struct daemon *daemon, s
 
 void server_on_reload(struct server *server)
 {
-    uint64_t tick_ms = server->daemon->config->stall_seconds * 1000 / 6;
+    uint64_t tick_ms = server->daemon->config->stall_seconds * 1000 / TICKS_PER_STALL;
 
     if (!server->stopping)
         uv_timer_start(&server->ticker, on_tick, tick_ms, tick_ms);
@@ -203,6 +233,7 @@ void server_check_stopped(struct server *server)
         return;
     server->on_stopped = NULL;
     uv_close((uv_handle_t *)&server->flusher, NULL);
+    uv_close((uv_handle_t *)&server->eager, NULL);
     uv_close((uv_handle_t *)&server->ticker, NULL);
     uv_close((uv_handle_t *)&server->grace, NULL);
     on_stopped(server);

@@ -10,6 +10,7 @@
 
 #include <uv.h>
 
+#include "net/peer.h"
 #include "rpc/request.h"
 
 struct registry;
@@ -25,8 +26,12 @@ struct server {
     uv_timer_t ticker;  /* looks for stalled connections */
     uv_timer_t grace;   /* while stopping */
     uv_check_t flusher; /* after each turn of the loop: writes what has become ready in it */
+    uv_idle_t eager;    /* keeps the loop from sleeping while connections are hungry */
+    struct peer_maps maps;
     struct list conns;
     struct list dirty;   /* connections with output */
+    struct list hungry;  /* connections that go on in the next turn */
+    uint64_t turn;       /* of the loop */
     size_t n_requests;   /* at work, those of closed connections included */
     char scratch[65536]; /* what libuv reads into; copied to its connection at once */
     bool passed;         /* the socket came from systemd: its path is not ours */

@@ -44,16 +44,31 @@ static void pack_limits(struct buf *reply, const struct config *config)
         pack_pair_number(reply, limits[i].name, limits[i].value);
 }
 
+/* From here on the connection acts as that owner. */
+static int act_as(struct request *request, uid_t uid)
+{
+    int r = caller_act_as(request->caller, request->daemon->registry, uid);
+
+    if (r == SESSIOND_NOT_FOUND)
+        return request_refuse(request, r, "there is no such owner, or none that you may name");
+    request->owner = request->caller->owner;
+    return r;
+}
+
 int hello_answer(struct request *request)
 {
     const struct value *range = request->params.protocol;
+    struct number owner = request->params.owner;
     struct buf *reply;
+    int r;
 
     if (range && !is_range(range))
         return request_refuse(request, SESSIOND_INVALID, "protocol: [min, max], two numbers");
     if (range && !speaks_our_protocol(range))
         return request_refuse(request, SESSIOND_INVALID, "protocol: this daemon, version %s, speaks protocol %d alone",
                               SESSIOND_VERSION, PROTO_VERSION);
+    if (owner.present && (r = act_as(request, (uid_t)owner.value)))
+        return r;
     reply = request_answer(request);
     pack_map(reply, 6);
     pack_pair_text(reply, "server", slice_of("sessiond"));
@@ -98,12 +113,28 @@ static void pack_histories(struct buf *reply, struct memory_use use)
     pack_pair_number(reply, "misses", use.misses);
 }
 
+/* What the caller has taken, and how far it may go. */
+static void pack_use(struct buf *reply, const struct account *account)
+{
+    const struct accounts *all = account->all;
+
+    pack_map(reply, ACCOUNT_N_RESOURCES);
+    for (enum account_resource what = 0; what < ACCOUNT_N_RESOURCES; what++) {
+        pack_text(reply, slice_of(account_resource_name(what)));
+        pack_map(reply, 4);
+        pack_pair_number(reply, "used", account->used[what]);
+        pack_pair_number(reply, "limit", account_limit(all, what));
+        pack_pair_number(reply, "used_by_all", all->used[what]);
+        pack_pair_number(reply, "limit_of_all", account_limit_of_all(all, what));
+    }
+}
+
 int info_answer(struct request *request)
 {
     const struct daemon *daemon = request->daemon;
     struct buf *reply = request_answer(request);
 
-    pack_map(reply, 11);
+    pack_map(reply, 12);
     pack_pair_text(reply, "version", slice_of(SESSIOND_VERSION));
     pack_pair_number(reply, "protocol", PROTO_VERSION);
     pack_pair_text(reply, "instance", slice_of(daemon->instance));
@@ -117,6 +148,8 @@ int info_answer(struct request *request)
     pack_settings(reply, daemon->config);
     pack_text(reply, slice_of("histories"));
     pack_histories(reply, memory_use(daemon->memory));
+    pack_text(reply, slice_of("use"));
+    pack_use(reply, request->caller->account);
     pack_text(reply, slice_of("stores"));
     pack_array(reply, request->n);
     buf_append(reply, request->rows.data, request->rows.size);

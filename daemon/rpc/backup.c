@@ -133,7 +133,7 @@ int backup_read_check(struct request *request)
 
 int backup_read_settle(struct request *request)
 {
-    _cleanup_(free_pointer) char *data = malloc(PROTO_ANSWER_MAX);
+    _cleanup_(free_pointer) char *data = NULL;
     _cleanup_(close_fd) int fd = -1;
     char path[PATH_MAX];
     struct stat status;
@@ -141,6 +141,9 @@ int backup_read_settle(struct request *request)
     ssize_t n;
     int r;
 
+    if ((r = request_charge_rows(request, 2 * (size_t)PROTO_ANSWER_MAX)))
+        return r;
+    data = malloc(PROTO_ANSWER_MAX);
     if (!data)
         return fault(ENOMEM, "backup");
     if ((r = backup_path(request, "db", path)))

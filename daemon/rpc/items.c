@@ -128,7 +128,12 @@ static int pack_row(void *arg, uint64_t seq, struct slice item, struct slice met
 {
     struct request *request = arg;
     struct seen_row row = {.seq = seq, .size = item.size, .meta_size = meta.size};
+    size_t bytes = 2 * (item.size + meta.size + sizeof(row)); /* the rows, and the answer that is made of them */
 
+    if (request->method->kind != JOB_READ)
+        request_charge_anyway(request, bytes); /* it has been removed already */
+    else if (request_charge_rows(request, bytes))
+        return SESSIOND_BUSY;
     pack_text(&request->rows, item);
     if (request->params.with_meta)
         pack_meta(&request->meta_rows, meta);

@@ -233,7 +233,9 @@ static void answer(struct request *request, const struct history *history)
         got.last_seq = history->rows[end - 1].seq;
         got.more = end < to;
     }
-    get_items_answer(request, &got, rows, meta);
+    request->outcome = request_charge_rows(request, rows.size + meta.size);
+    if (!request->outcome)
+        get_items_answer(request, &got, rows, meta);
 }
 
 bool memory_recall(struct request *request)

@@ -27,6 +27,7 @@ static const struct field no_fields[] = {{0}};
 static const struct field hello_fields[] = {
     FIELD("client", client, FIELD_TEXT, FIELD_NIL, 1, PROTO_CLIENT_NAME_MAX),
     FIELD("protocol", protocol, FIELD_VALUE, FIELD_NIL, 0, 0),
+    FIELD("owner", owner, FIELD_NUMBER, FIELD_NIL, 0, PROTO_UID_MAX),
     {0}};
 static const struct field get_items_fields[] = {
     SESSION, NUMBER(limit), NUMBER(after), NUMBER(before),

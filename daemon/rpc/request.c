@@ -16,6 +16,7 @@ enum {
     RETRY_AFTER_MS = 20,
     SHOWN_METHOD = 64,      /* bytes of a method's name that there is not */
     REFUSAL_RESERVE = 1024, /* a refusal is at most this long */
+    VALUE_BYTES = 48,       /* memory that a MessagePack value of a request takes at most, once it is read */
 };
 
 /* ---- life ---- */
@@ -25,7 +26,7 @@ static void request_freep(struct request **request)
     request_free(*request);
 }
 
-int request_new(struct request **ret, struct daemon *daemon, struct owner *owner, char *frame, size_t size, char *why)
+int request_new(struct request **ret, struct daemon *daemon, struct caller *caller, char *frame, size_t size, char *why)
 {
     _cleanup_(request_freep) struct request *request = calloc(1, sizeof(*request));
     bool answerable;
@@ -38,7 +39,8 @@ int request_new(struct request **ret, struct daemon *daemon, struct owner *owner
     list_init(&request->link);
     list_init(&request->job.link);
     request->daemon = daemon;
-    request->owner = owner;
+    request->caller = caller_hold(caller);
+    request->owner = caller->owner;
     request->frame = frame;
     request->frame_size = size;
 
@@ -70,7 +72,45 @@ void request_free(struct request *request)
     buf_deinit(&request->seen);
     buf_deinit(&request->reply);
     free(request->frame);
+    account_give_back(request->caller->account, ACCOUNT_BYTES, request->paid + request->paid_rows);
+    account_give_back(request->caller->account, ACCOUNT_REQUESTS, request->counted);
+    caller_release(request->caller);
     free(request);
+}
+
+/* ---- what it costs ---- */
+
+void request_charge(struct request *request, uint64_t n_values)
+{
+    struct account *account = request->caller->account;
+    size_t bytes = sizeof(*request) + request->frame_size + (size_t)n_values * VALUE_BYTES;
+
+    request->counted = account_take(account, ACCOUNT_REQUESTS, 1);
+    if (request->counted && account_take(account, ACCOUNT_BYTES, bytes))
+        request->paid = bytes;
+    else if (!request->outcome)
+        request->outcome = request_refuse(request, SESSIOND_BUSY, "%s of yours are at work; nothing was changed",
+                                          request->counted ? "too many bytes" : "too many requests");
+}
+
+int request_charge_rows(struct request *request, size_t bytes)
+{
+    if (!account_take(request->caller->account, ACCOUNT_BYTES, bytes))
+        return request_refuse(request, SESSIOND_BUSY, "too many bytes of answers wait to be read by you");
+    request->paid_rows += bytes;
+    return 0;
+}
+
+void request_charge_anyway(struct request *request, size_t bytes)
+{
+    account_take_anyway(request->caller->account, ACCOUNT_BYTES, bytes);
+    request->paid_rows += bytes;
+}
+
+static void forget_rows(struct request *request)
+{
+    account_give_back(request->caller->account, ACCOUNT_BYTES, request->paid_rows);
+    request->paid_rows = 0;
 }
 
 /* ---- answers ---- */
@@ -162,6 +202,7 @@ static int on_lane(struct job *job, const struct engine_table *table, struct eng
     struct request *request = CONTAINER_OF(job, struct request, job);
     int r;
 
+    forget_rows(request);
     request->n = request->n_kept;
     request->rows.size = request->rows_kept;
     request->meta_rows.size = 0;

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/list.h"
 #include "message.h"
+#include "store/caller.h"
 #include "store/engine.h"
 #include "store/lane.h"
 #include "store/store.h"
@@ -31,6 +32,7 @@ struct daemon {
     uint64_t started_us;               /* monotonic */
     uint64_t n_connections;
     struct memory *memory; /* of recent histories */
+    struct registry *registry;
     struct {
         const char *name, *version;
     } libraries[5];
@@ -45,7 +47,7 @@ enum request_stage {
 /* Parameters of all methods; each method's table of fields says which of them it reads. */
 struct params {
     struct slice session, store, key, digest, after_id, prefix, client, backup;
-    struct number limit, after, before, max_bytes, if_epoch, if_revision, from_seq, offset;
+    struct number limit, after, before, max_bytes, if_epoch, if_revision, from_seq, offset, owner;
     struct text_list items, meta;
     bool with_meta;
     const struct value *protocol;
@@ -71,9 +73,13 @@ struct request {
     struct list link; /* in its connection's list; the connection's */
     void *connection; /* where the answer goes; NULL once that is closed. The connection's */
     struct daemon *daemon;
-    struct owner *owner;
-    bool in_order; /* its connection has no other request under way: it need not wait its turn */
-    char *frame;   /* owned; every slice below points into it */
+    struct caller *caller; /* held */
+    struct owner *owner;   /* the caller's, when the request came */
+    size_t paid;           /* bytes that it is charged for, as long as it is there, */
+    size_t paid_rows;      /* and those of the answer being made */
+    bool counted;          /* as one in flight */
+    bool in_order;         /* its connection has no other request under way: it need not wait its turn */
+    char *frame;           /* owned; every slice below points into it */
     size_t frame_size;
     struct message message;
     const struct method *method;
@@ -103,7 +109,12 @@ struct request {
 
 /* Makes a request of one whole frame. Takes `frame` (malloced), also when it fails. Return: 0; SESSIOND_INVALID with
  * `why` (MESSAGE_WHY_SIZE) filled if it is no request that could be answered; or a fault. */
-int request_new(struct request **ret, struct daemon *daemon, struct owner *owner, char *frame, size_t size, char *why);
+int request_new(struct request **ret, struct daemon *daemon, struct caller *caller, char *frame, size_t size,
+                char *why);
+
+/* Charges the caller for a request in flight, with so many MessagePack values in its frame, before anything is done
+ * for it; over a limit its answer is going to be `busy`. */
+void request_charge(struct request *request, uint64_t n_values);
 
 /* Goes on with it, as far as possible. Loop thread. */
 enum request_stage request_step(struct request *request);
@@ -118,6 +129,12 @@ void request_free(struct request *request);
 
 /* Refuses with a sentence of its own. Return: `code`. */
 int request_refuse(struct request *request, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Charges so many bytes of an answer, before they are made. Any thread. Return: 0 or SESSIOND_BUSY. */
+int request_charge_rows(struct request *request, size_t bytes);
+
+/* The same for what cannot be refused. */
+void request_charge_anyway(struct request *request, size_t bytes);
 
 /* Begins the answer: the map of results must follow. */
 struct buf *request_answer(struct request *request);

@@ -1,11 +1,15 @@
 /* What sessions and stores there are. */
 #include "rpc/methods.h"
 
+enum { SESSION_BYTES = 160 }; /* of an entry at most, without its id */
+
 static int pack_session(void *arg, const struct session_info *session)
 {
     struct request *request = arg;
     struct buf *rows = &request->rows;
 
+    if (request_charge_rows(request, 2 * (session->id.size + SESSION_BYTES)))
+        return SESSIOND_BUSY;
     request->n++;
     pack_map(rows, 8);
     pack_pair_text(rows, "id", session->id);

@@ -74,8 +74,8 @@ struct store_sizes {
     uint64_t missing; /* as above */
 };
 
-/* `meta`: data NULL where the item has none, or nobody asked. Return: 0 to go on, or a fault that ends the operation
- * and is what it returns. */
+/* `meta`: data NULL where the item has none, or nobody asked. Return: 0 to go on, or a fault (of a reading, or an
+ * outcome) that ends the operation and is what it returns. */
 typedef int (*item_fn)(void *arg, uint64_t seq, struct slice item, struct slice meta);
 typedef int (*session_fn)(void *arg, const struct session_info *session);
 

@@ -2,25 +2,28 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "config.h"
 #include "sessiond-codes.h"
+#include "store/account.h"
 #include "store/engine.h"
 
 struct registry {
     const struct config *config;
     struct lanes *lanes;
     const struct engine_table *engine;
-    void *owners;         /* tsearch, by uid */
+    void *owners; /* tsearch, by uid */
+    struct accounts accounts;
     struct store nothing; /* read in place of stores that do not exist */
 };
 
@@ -181,6 +184,19 @@ static bool is_store_on_disk(const struct store *store)
     return stat(path, &status) == 0;
 }
 
+/* An owner's directory is the daemon's alone, whatever restored it. */
+static int keep_private(const struct owner *owner, DIR *directory)
+{
+    struct stat status;
+
+    if (fstat(dirfd(directory), &status) < 0)
+        return fault(errno, owner->directory);
+    if (!(status.st_mode & 077))
+        return 0;
+    log_warning("directory_was_open path=\"%s\" mode=%o", owner->directory, status.st_mode & 07777);
+    return fchmod(dirfd(directory), 0700) < 0 ? fault(errno, owner->directory) : 0;
+}
+
 /* Finds the stores that earlier daemons made. Blocking, but once for an owner, and at most stores_per_owner names. */
 static int scan_owner(struct owner *owner)
 {
@@ -192,7 +208,8 @@ static int scan_owner(struct owner *owner)
 
     directory = opendir(owner->directory);
     if (!directory)
-        return fault(errno, owner->directory);
+        return errno == ENOENT ? 0 : fault(errno, owner->directory);
+    r = keep_private(owner, directory);
     while (r == 0 && (entry = readdir(directory))) {
         if (!name_of_hex(entry->d_name, name))
             continue;
@@ -215,6 +232,7 @@ static void owner_free(void *p)
         tdelete(store, &owner->by_name, compare_stores);
         store_free(store);
     }
+    free(owner->directory);
     free(owner);
 }
 
@@ -228,12 +246,14 @@ static int owner_new(struct registry *registry, uid_t uid, struct owner **ret)
     owner->uid = uid;
     owner->registry = registry;
     list_init(&owner->stores);
-    if (snprintf(owner->directory, sizeof(owner->directory), "%s/u/%u", registry->config->state_dir, uid) >=
-        (int)sizeof(owner->directory))
-        r = fault(ENAMETOOLONG, registry->config->state_dir);
-    else if (!(r = file_make_directory(owner->directory)) && !(r = scan_owner(owner)) &&
-             !tsearch(owner, &registry->owners, compare_owners))
+    if (asprintf(&owner->directory, "%s/u/%u", registry->config->state_dir, uid) < 0) {
+        owner->directory = NULL;
         r = fault(ENOMEM, "owner");
+    } else if (strlen(owner->directory) >= PATH_MAX) {
+        r = fault(ENAMETOOLONG, registry->config->state_dir);
+    } else if (!(r = scan_owner(owner)) && !tsearch(owner, &registry->owners, compare_owners)) {
+        r = fault(ENOMEM, "owner");
+    }
     if (r) {
         owner_free(owner);
         return r;
@@ -252,6 +272,24 @@ int registry_owner(struct registry *registry, uid_t uid, struct owner **ret)
     return 0;
 }
 
+int registry_existing_owner(struct registry *registry, uid_t uid, struct owner **ret)
+{
+    struct owner wanted = {.uid = uid}, **found = tfind(&wanted, &registry->owners, compare_owners);
+    char path[PATH_MAX];
+
+    if (!found) {
+        (void)snprintf(path, sizeof(path), "%s/u/%u", registry->config->state_dir, uid);
+        if (access(path, F_OK) < 0)
+            return SESSIOND_NOT_FOUND;
+    }
+    return registry_owner(registry, uid, ret);
+}
+
+struct account *registry_account(struct registry *registry, uid_t uid)
+{
+    return accounts_of(&registry->accounts, uid);
+}
+
 /* ---- the registry ---- */
 
 int registry_open(struct registry **ret, const struct config *config, struct lanes *lanes,
@@ -264,6 +302,7 @@ int registry_open(struct registry **ret, const struct config *config, struct lan
     registry->config = config;
     registry->lanes = lanes;
     registry->engine = engine;
+    accounts_init(&registry->accounts, config);
     lane_adopt(lanes, &registry->nothing.lane, engine, NULL);
     *ret = registry;
     return 0;
@@ -272,5 +311,6 @@ int registry_open(struct registry **ret, const struct config *config, struct lan
 void registry_close(struct registry *registry)
 {
     tdestroy(registry->owners, owner_free);
+    accounts_deinit(&registry->accounts);
     free(registry);
 }

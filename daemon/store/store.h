@@ -10,7 +10,6 @@
 #ifndef SESSIOND_STORE_STORE_H
 #define SESSIOND_STORE_STORE_H
 
-#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -19,6 +18,7 @@
 #include "proto.h"
 #include "store/lane.h"
 
+struct account;
 struct config;
 struct engine_table;
 struct registry;
@@ -37,10 +37,8 @@ struct owner {
     struct registry *registry;
     struct list stores;
     size_t n_stores;
-    void *by_name;        /* tsearch */
-    size_t n_connections; /* kept by net/ */
-    size_t buffered;      /* bytes of input, of requests at work and of unsent answers; kept by net/ */
-    char directory[PATH_MAX];
+    void *by_name;   /* tsearch */
+    char *directory; /* owned; made, with mode 0700, with the first store in it */
 };
 
 /* Return: 0 or a fault. */
@@ -50,8 +48,14 @@ int registry_open(struct registry **ret, const struct config *config, struct lan
 /* Frees all owners and stores; their lanes have stopped. */
 void registry_close(struct registry *registry);
 
-/* The owner with this uid; at the first time its directory is looked through. Return: 0 or a fault. */
+/* The owner with this uid; at the first time its directory is looked through, if it is there. Return: 0 or a fault. */
 int registry_owner(struct registry *registry, uid_t uid, struct owner **ret);
+
+/* The same for one who has been met, or has a directory. Return: 0, SESSIOND_NOT_FOUND, or a fault. */
+int registry_existing_owner(struct registry *registry, uid_t uid, struct owner **ret);
+
+/* What a uid pays with. Return: NULL if there is no memory for it. */
+struct account *registry_account(struct registry *registry, uid_t uid);
 
 /* The store of that name, `default` for an absent one. If there is none it is made with `create`; without, the answer
  * is a store that is always empty. Return: 0, SESSIOND_INVALID (no name for a store), SESSIOND_NOT_FOUND (a shared

@@ -23,6 +23,7 @@ static struct daemon fuzz_daemon = {.config = &config, .instance = "0123456789ab
 static struct engine *engine;  /* of all stores that exist */
 static struct engine *nothing; /* of those that do not */
 static struct owner *owner;
+static struct caller *caller;
 static bool rolled_back; /* since somebody looked */
 
 static void begin(void)
@@ -259,7 +260,7 @@ static struct request *new_request(struct slice frame)
 
     MUST(copy);
     memcpy(copy, frame.data, frame.size);
-    r = request_new(&request, &fuzz_daemon, owner, copy, frame.size, why);
+    r = request_new(&request, &fuzz_daemon, caller, copy, frame.size, why);
     MUST(r == 0 ? request != NULL : r == SESSIOND_INVALID && why[0]);
     return request;
 }
@@ -464,7 +465,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         set_up();
     MUST(memory_open(&fuzz_daemon.memory, 1 << 20) == 0);
     MUST(registry_open(&registry, &config, NULL, &sqlite_engine) == 0);
+    fuzz_daemon.registry = registry;
     MUST(registry_owner(registry, 7, &owner) == 0);
+    MUST(caller_new(&caller, registry, 7, &(const gid_t){7}, 1) == 0);
+    caller->owner = owner;
     begin();
     while (choices.size > 0) {
         which = choose(&choices, N_KINDS + 2);
@@ -481,6 +485,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     MUST(sizes.sessions == 0);
     MUST(sqlite_engine.commit(engine) == 0);
     memory_close(fuzz_daemon.memory);
+    MUST(caller->account->used[ACCOUNT_BYTES] == 0);
+    caller_release(caller);
     registry_close(registry);
     return 0;
 }

@@ -18,6 +18,7 @@
 #include <jansson.h>
 #include <uv.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "config.h"
@@ -37,6 +38,7 @@ struct fixture {
     struct lanes *lanes;
     struct registry *registry;
     struct owner *owner;
+    struct caller *caller;
     char top[32];
     const void *back; /* the job that came back last */
     bool in_order;    /* what the connection would say */
@@ -52,6 +54,26 @@ static void on_jobs(void *arg, struct list *jobs)
 
     while ((link = list_pop(jobs)))
         f->back = CONTAINER_OF(link, struct job, link);
+}
+
+static int open_registry(struct fixture *f)
+{
+    const gid_t group = 1234;
+
+    if (registry_open(&f->registry, &f->config, f->lanes, &sqlite_engine) ||
+        registry_owner(f->registry, 1234, &f->owner) || caller_new(&f->caller, f->registry, 1234, &group, 1))
+        return -1;
+    f->caller->owner = f->owner;
+    f->daemon.registry = f->registry;
+    return 0;
+}
+
+static void close_registry(struct fixture *f)
+{
+    for (enum account_resource what = 0; what < ACCOUNT_N_RESOURCES; what++)
+        assert_int_equal(f->caller->account->used[what], 0); /* all that was charged was given back */
+    caller_release(f->caller);
+    registry_close(f->registry);
 }
 
 static int set_up(void **state)
@@ -73,9 +95,7 @@ static int set_up(void **state)
         f->daemon.libraries[i].name = f->daemon.libraries[i].version = "x";
     *state = f;
     return uv_loop_init(&f->loop) || memory_open(&f->daemon.memory, f->config.history_bytes) ||
-                   lanes_open(&f->lanes, &f->loop, &f->config, on_jobs, f) ||
-                   registry_open(&f->registry, &f->config, f->lanes, &sqlite_engine) ||
-                   registry_owner(f->registry, 1234, &f->owner)
+                   lanes_open(&f->lanes, &f->loop, &f->config, on_jobs, f) || open_registry(f)
                ? -1
                : 0;
 }
@@ -101,7 +121,7 @@ static int tear_down(void **state)
     uv_run(&f->loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&f->loop), 0);
     memory_close(f->daemon.memory);
-    registry_close(f->registry);
+    close_registry(f);
     remove_tree(f->top);
     free(f->answer);
     free(f);
@@ -161,7 +181,7 @@ static struct request *new_request(struct fixture *f, struct buf *frame)
 {
     char why[MESSAGE_WHY_SIZE] = "";
     struct request *request;
-    int r = request_new(&request, &f->daemon, f->owner, frame->data, frame->size, why);
+    int r = request_new(&request, &f->daemon, f->caller, frame->data, frame->size, why);
 
     if (r)
         fail_msg("%d: %s", r, why);
@@ -481,12 +501,10 @@ static void test_a_store_that_cannot_be_opened_is_listed_without_sizes(void **st
     char path[64];
 
     (void)snprintf(path, sizeof(path), "%s/u/1234/626164", f->top); /* "bad" */
-    assert_int_equal(mkdir(path, 0700), 0);
     strcat(path, "/items.db");
-    assert_int_equal(mkdir(path, 0700), 0); /* no file */
-    registry_close(f->registry);
-    assert_int_equal(registry_open(&f->registry, &f->config, f->lanes, &sqlite_engine), 0);
-    assert_int_equal(registry_owner(f->registry, 1234, &f->owner), 0);
+    assert_int_equal(file_make_directory(path), 0); /* no file */
+    close_registry(f);
+    assert_int_equal(open_registry(f), 0);
     expect(f, "list_stores", "{}",
            "{'stores': [{'name': 'bad', 'engine': 'sqlite', 'durability': 'full', 'sessions': null, 'bytes': null, "
            "'log_bytes': null, 'missing': null}]}");
@@ -701,7 +719,7 @@ static void test_what_cannot_be_answered_is_no_request(void **state)
         struct request *request = NULL;
 
         memcpy(copy, frames[i].data, frames[i].size);
-        assert_int_equal(request_new(&request, &f->daemon, f->owner, copy, frames[i].size, why), SESSIOND_INVALID);
+        assert_int_equal(request_new(&request, &f->daemon, f->caller, copy, frames[i].size, why), SESSIOND_INVALID);
         assert_null(request);
         assert_true(why[0] != '\0');
     }

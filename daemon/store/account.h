@@ -1,0 +1,84 @@
+/*
+ * What each uid has taken of what the daemon can give: connections, requests in flight, bytes in memory. All of it is
+ * charged here before it is taken, and given back when it goes; the sums cannot overflow. A uid has a limit, and all
+ * together have one.
+ *
+ * The last eighth of what all may have is kept for those who have less than an even share of it, so that a few greedy
+ * uids never leave nothing for a modest one.
+ *
+ * Charging is atomic: a lane charges the bytes of an answer while it makes it. Accounts are owned by the registry's
+ * table of them and live as long as the daemon. The audit of an account is the loop thread's.
+ */
+#ifndef SESSIOND_STORE_ACCOUNT_H
+#define SESSIOND_STORE_ACCOUNT_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "buf.h"
+
+struct config;
+
+/* X(name, wire name, setting of one uid, setting of all, meaning) */
+#define ACCOUNT_RESOURCES(X)                                                                                           \
+    X(CONNECTIONS, "connections", connections_per_owner, connections)                                                  \
+    X(REQUESTS, "requests", requests_per_owner, requests)                                                              \
+    X(BYTES, "bytes", buffered_bytes_per_owner, buffered_bytes)
+
+enum account_resource {
+#define ACCOUNT_RESOURCE(name, ...) ACCOUNT_##name,
+    ACCOUNT_RESOURCES(ACCOUNT_RESOURCE)
+#undef ACCOUNT_RESOURCE
+        ACCOUNT_N_RESOURCES
+};
+
+enum { ACCOUNT_AUDITED = 16 }; /* refusals of one uid in a minute that get a line of their own */
+
+struct accounts {
+    const struct config *config;
+    void *by_uid; /* tsearch; the loop's */
+    bool many;    /* there are other uids for whom something is to be kept */
+    _Atomic uint64_t used[ACCOUNT_N_RESOURCES];
+    _Atomic uint64_t n_users[ACCOUNT_N_RESOURCES]; /* accounts that have any of it */
+};
+
+struct account {
+    uid_t uid;
+    struct accounts *all;
+    _Atomic uint64_t used[ACCOUNT_N_RESOURCES];
+    uint64_t audit_minute;
+    unsigned n_audited; /* in that minute, and what: */
+    uint64_t audited[ACCOUNT_AUDITED];
+};
+
+void accounts_init(struct accounts *accounts, const struct config *config);
+void accounts_deinit(struct accounts *accounts);
+
+/* The account of a uid, made when it is first met. Return: NULL if there is no memory for it. */
+struct account *accounts_of(struct accounts *accounts, uid_t uid);
+
+/* The limits in force. Any thread, while the configuration may be reloaded. */
+uint64_t account_limit(const struct accounts *accounts, enum account_resource what);
+uint64_t account_limit_of_all(const struct accounts *accounts, enum account_resource what);
+
+/* Return: false if that would be over a limit; then nothing is charged. */
+bool account_take(struct account *account, enum account_resource what, uint64_t amount);
+
+/* Charges what can no longer be refused. */
+void account_take_anyway(struct account *account, enum account_resource what, uint64_t amount);
+
+void account_give_back(struct account *account, enum account_resource what, uint64_t amount);
+
+/* Charges `now` in place of `*charged`, which may be more or less; it is taken already. */
+void account_settle(struct account *account, enum account_resource what, size_t *charged, size_t now);
+
+const char *account_resource_name(enum account_resource what);
+
+/* Whether a refusal of `thing` is to be logged: once for each thing in a minute. After ACCOUNT_AUDITED things in one
+ * minute a last line says so, and then there is silence until the next. */
+enum account_audit { AUDIT_SILENCE, AUDIT_LINE, AUDIT_LAST_LINE };
+enum account_audit account_audit(struct account *account, struct slice thing, uint64_t now_us);
+
+#endif

@@ -1,0 +1,87 @@
+#include "store/caller.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "sessiond-codes.h"
+
+int caller_new(struct caller **ret, struct registry *registry, uid_t uid, const gid_t *groups, size_t n_groups)
+{
+    struct caller *caller = calloc(1, sizeof(*caller) + n_groups * sizeof(*groups));
+
+    if (!caller)
+        return fault(ENOMEM, "caller");
+    caller->n_holders = 1;
+    caller->uid = uid;
+    caller->account = registry_account(registry, uid);
+    if (!caller->account) {
+        free(caller);
+        return fault(ENOMEM, "account");
+    }
+    caller->n_groups = n_groups;
+    for (size_t i = 0; i < n_groups; i++)
+        caller->groups[i] = groups[i];
+    *ret = caller;
+    return 0;
+}
+
+struct caller *caller_hold(struct caller *caller)
+{
+    caller->n_holders++;
+    return caller;
+}
+
+void caller_release(struct caller *caller)
+{
+    if (caller && --caller->n_holders == 0)
+        free(caller);
+}
+
+bool caller_is_administrator(const struct caller *caller)
+{
+    return caller->uid == 0;
+}
+
+int caller_act_as(struct caller *caller, struct registry *registry, uid_t uid)
+{
+    char text[16];
+    int r;
+
+    if (caller->owner && caller->owner->uid == uid)
+        return 0;
+    if (uid != caller->uid && !caller_is_administrator(caller)) {
+        (void)snprintf(text, sizeof(text), "%u", uid);
+        caller_audit(caller, "owner", slice_of(text));
+        return SESSIOND_NOT_FOUND;
+    }
+    r = uid == caller->uid ? registry_owner(registry, uid, &caller->owner)
+                           : registry_existing_owner(registry, uid, &caller->owner);
+    if (r == 0)
+        log_info("owner_named uid=%u pid=%d owner=%u", caller->uid, caller->pid, uid);
+    return r;
+}
+
+void caller_audit(struct caller *caller, const char *what, struct slice thing)
+{
+    char key[128];
+    int size = snprintf(key, sizeof(key), "%s %.*s", what, (int)thing.size, thing.data);
+    struct slice whole = {key, size < (int)sizeof(key) ? (size_t)size : sizeof(key) - 1};
+
+    switch (account_audit(caller->account, whole, clock_monotonic_us())) {
+    case AUDIT_SILENCE:
+        return;
+    case AUDIT_LINE:
+        log_warning("access_refused uid=%u pid=%d %s=\"%.*s\"", caller->uid, caller->pid, what, (int)thing.size,
+                    thing.data);
+        return;
+    case AUDIT_LAST_LINE:
+        log_warning("access_refused uid=%u pid=%d more=\"many; no further lines this minute\"", caller->uid,
+                    caller->pid);
+        return;
+    }
+}
