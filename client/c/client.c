@@ -36,6 +36,7 @@ static int copy_options(struct sessiond *client, const struct sessiond_options *
         r = copy_string(&client->store, options->store);
     if (r == 0)
         r = copy_string(&client->name, options->name ? options->name : program_invocation_short_name);
+    client->owner = options->owner;
     client->retry_ms = options->retry_ms ? options->retry_ms : CLIENT_RETRY_MS;
     client->silence_ms = options->silence_ms ? options->silence_ms : CLIENT_SILENCE_MS;
     return r;
@@ -439,8 +440,7 @@ static int check_daemon(struct sessiond *client, const struct call *call)
         r = try_to_connect(client);
     if (r)
         return failure_set(&client->failure, r, "%s", client->lost);
-    if (client->state == CLIENT_READY && client->refusal.error.code && call->method != &call_methods[SESSIOND_PING] &&
-        call->method != &call_methods[SESSIOND_INFO]) {
+    if (connection_refuses(client, call)) {
         failure_copy(&client->failure, &client->refusal);
         return client->failure.error.code;
     }

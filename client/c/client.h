@@ -144,6 +144,7 @@ enum client_state {
 
 struct sessiond {
     char *socket; /* from the options, NULL: to be found */
+    struct sessiond_number owner;
     char *store;
     char *name;
     int64_t retry_ms;
@@ -232,6 +233,9 @@ int failure_read(struct failure *failure, const struct message *message, const s
 /* Connects and begins the greeting. Return: 0; -EAGAIN: later; < 0: there is no daemon. The client's `lost` says why.
  */
 int connection_open(struct sessiond *client);
+
+/* Whether the daemon's refusal of our hello stands against this call. */
+bool connection_refuses(const struct sessiond *client, const struct call *call);
 
 /* Closes it; the calls that were sent wait again. `reason` is for people. */
 void connection_lose(struct sessiond *client, int code, const char *reason);

@@ -119,13 +119,15 @@ static int pack_greeting(struct sessiond *client)
     buf_deinit(greeting);
     client->greeting_msgid = client->next_msgid++;
     pack_request(greeting, client->greeting_msgid, "hello");
-    pack_map(greeting, named ? 2 : 1);
+    pack_map(greeting, 1 + (size_t)named + (size_t)client->owner.given);
     if (named)
         pack_pair_text(greeting, "client", name);
     pack_text(greeting, slice_of("protocol"));
     pack_array(greeting, 2);
     pack_number(greeting, PROTO_VERSION);
     pack_number(greeting, PROTO_VERSION);
+    if (client->owner.given)
+        pack_pair_number(greeting, "owner", client->owner.value);
     return greeting->failed ? -ENOMEM : 0;
 }
 
@@ -236,12 +238,24 @@ static void leave_instance(struct sessiond *client)
     }
 }
 
+static bool is_any(const struct call *call)
+{
+    (void)call;
+    return true;
+}
+
 static bool is_more_than_a_question(const struct call *call)
 {
     return call->method != &call_methods[SESSIOND_PING] && call->method != &call_methods[SESSIOND_INFO];
 }
 
-/* The daemon does not speak our version: ping and info work all the same. */
+bool connection_refuses(const struct sessiond *client, const struct call *call)
+{
+    return client->state == CLIENT_READY && client->refusal.error.code &&
+           (client->owner.given || is_more_than_a_question(call));
+}
+
+/* The daemon does not speak our version: ping and info work all the same, unless they were for another owner. */
 static int take_refusal(struct sessiond *client, const struct message *message)
 {
     int r = failure_read(&client->refusal, message, message->error);
@@ -250,7 +264,7 @@ static int take_refusal(struct sessiond *client, const struct message *message)
         return r;
     client->state = CLIENT_READY;
     client->n_written = 0;
-    client_fail_waiting(client, is_more_than_a_question, r, client->refusal.message);
+    client_fail_waiting(client, client->owner.given ? is_any : is_more_than_a_question, r, client->refusal.message);
     return 0;
 }
 

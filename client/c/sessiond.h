@@ -84,6 +84,9 @@ struct sessiond_options {
     unsigned retry_ms;   /* how long a call goes on after its connection broke. Default: 10,000 */
     unsigned silence_ms; /* how long the daemon may neither take nor send a byte while calls wait (a backup may take
                             longer). Default: 60,000 */
+    struct sessiond_number owner; /* the uid whose stores are meant. Default: who connects. Another one is for
+                                     administrators of a daemon of many users, and SESSIOND_NOT_FOUND to all calls of
+                                     others, as is an owner that there is not */
 };
 
 /* Makes a client; options may be NULL. Nothing is connected yet. Return: -ENOMEM, -EINVAL. Release: sessiond_free. */

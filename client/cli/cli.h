@@ -18,6 +18,7 @@ enum exit_status {
 struct invocation {
     const char *socket;
     const char *store;
+    struct sessiond_number owner;
     struct sessiond_number limit;
     bool json;
     bool help;

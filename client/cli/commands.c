@@ -41,7 +41,8 @@ static int ask(struct sessiond *client, const struct invocation *invocation, com
 
 int ask_daemon(const struct invocation *invocation, command_fn *command)
 {
-    struct sessiond_options options = {.socket = invocation->socket, .store = invocation->store, .name = "sessionctl"};
+    struct sessiond_options options = {
+        .socket = invocation->socket, .store = invocation->store, .owner = invocation->owner, .name = "sessionctl"};
     struct sessiond *client;
     int status, r = sessiond_new(&client, &options);
 

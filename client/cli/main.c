@@ -16,6 +16,7 @@ enum flag_bit {
     FLAG_LIMIT = 1 << 3,
     FLAG_HELP = 1 << 4,
     FLAG_VERSION = 1 << 5,
+    FLAG_OWNER = 1 << 6,
 };
 
 static int set_true(void *into, const char *value)
@@ -56,6 +57,8 @@ static const struct flag {
      "of the daemon (default: $SESSIOND_SOCKET, else the user's, else the system's)"},
     {"--store", "NAME", FLAG_STORE, offsetof(struct invocation, store), set_text,
      "of the sessions (default: $SESSIOND_STORE, else \"default\")"},
+    {"--owner", "UID", FLAG_OWNER, offsetof(struct invocation, owner), set_number,
+     "whose stores (for administrators; the daemon's log notes it)"},
     {"--limit", "N", FLAG_LIMIT, offsetof(struct invocation, limit), set_number, "only the latest N items"},
     {"--json", NULL, FLAG_JSON, offsetof(struct invocation, json), set_true, "all of the answer, as one JSON object"},
     {"--help", NULL, FLAG_HELP, offsetof(struct invocation, help), set_true, "this text, or that of a command"},
@@ -65,7 +68,7 @@ static const struct flag {
 /* ---- the commands ---- */
 
 enum {
-    OF_THE_DAEMON = FLAG_SOCKET | FLAG_JSON,
+    OF_THE_DAEMON = FLAG_SOCKET | FLAG_JSON | FLAG_OWNER,
     OF_A_STORE = OF_THE_DAEMON | FLAG_STORE,
     ARGUMENTS_MANY = 1 << 30,
 };
@@ -139,7 +142,7 @@ static int help_all(void)
 {
     char column[32];
 
-    (void)puts("sessionctl [--socket PATH] [--store NAME] [--json] COMMAND ...\n\n"
+    (void)puts("sessionctl [--socket PATH] [--store NAME] [--owner UID] [--json] COMMAND ...\n\n"
                "Looks into and changes the sessions that sessiond keeps.\n\nCommands:");
     for (size_t i = 0; i < N_ELEMENTS(commands); i++) {
         (void)snprintf(column, sizeof(column), "%s %s", commands[i].name, commands[i].arguments);

@@ -205,6 +205,7 @@ def test_help() -> None:
     for command in COMMANDS:
         text = done(command, "--help").decode()
         assert text.startswith(f"sessionctl {command} ")
+        assert ("--owner" in text) == (command not in "verify run".split())
         assert ("--store" in text) == (command in "get add pop clear delete list recover backup".split())
     assert done("--version").startswith(b"sessionctl ")
 
@@ -231,6 +232,8 @@ def test_help() -> None:
         ["get", "s", "--limit", "9007199254740992"],
         ["ping", "--limit", "1"],
         ["stores", "--store", "x"],
+        ["verify", "x", "--owner", "1"],
+        ["list", "--owner", "alice"],
         ["get", "s", "--json=yes"],
         ["--socket", "", "ping"],
     ],

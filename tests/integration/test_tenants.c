@@ -1,0 +1,488 @@
+/*
+ * Many users of one daemon: whose stores are whose, what strangers learn of them, and who may name an owner. The uid
+ * that counts is the effective one at connect, so that root can be anybody for as long as a connect takes; without root
+ * these tests say that they were not run.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "harness.h"
+
+#define N(array) (sizeof(array) / sizeof((array)[0]))
+
+enum { ALICE = 20001, BOB = 20002, NOBODY_YET = 20099 };
+
+/* ---- somebody else ---- */
+
+/* Everybody may come in; what then counts is who they are. */
+static void open_doors(const struct daemon *daemon)
+{
+    assert_int_equal(chmod(daemon->scratch.path, 0711), 0);
+    assert_int_equal(chmod(daemon->socket, 0666), 0);
+}
+
+static void skip_without_root(void)
+{
+    if (getuid() != 0) {
+        print_message("# not run: it takes root to be somebody else\n");
+        skip();
+    }
+}
+
+static int system_setup(void **state)
+{
+    struct daemon *daemon;
+
+    (void)daemon_setup_bare(state);
+    daemon = *state;
+    if (getuid() != 0)
+        return 0;
+    daemon->arguments[0] = "--system";
+    daemon_start(daemon);
+    open_doors(daemon);
+    return 0;
+}
+
+static int connect_as(const struct daemon *daemon, uid_t uid)
+{
+    int fd;
+
+    assert_int_equal(setgroups(0, NULL), 0);
+    assert_int_equal(setegid(uid), 0);
+    assert_int_equal(seteuid(uid), 0);
+    fd = raw_connect(daemon->socket);
+    assert_int_equal(seteuid(0), 0);
+    assert_int_equal(setegid(0), 0);
+    return fd;
+}
+
+static void expect_in_log(const struct daemon *daemon, const char *text, int n_expected)
+{
+    char line[2048];
+    FILE *file = fopen(daemon->log, "re");
+    int n = 0;
+
+    assert_non_null(file);
+    while (fgets(line, sizeof(line), file))
+        n += strstr(line, text) != NULL;
+    (void)fclose(file);
+    if (n != n_expected)
+        fail_msg("%d lines of the log say \"%s\", not %d", n, text, n_expected);
+}
+
+/* ---- requests ---- */
+
+/* Begins a request with so many parameters; they follow. Every msgid is 1, so that answers can be compared. */
+static void begin(struct buf *buf, const char *method, size_t n)
+{
+    pack_request(buf, 1, method);
+    pack_map(buf, n);
+}
+
+/* Sends it and gives the bytes of the answer. */
+static void ask(int fd, struct buf *request, struct buf *ret_answer)
+{
+    struct raw_reply reply;
+
+    raw_send_buf(fd, request);
+    raw_receive(fd, &reply);
+    ret_answer->size = 0;
+    buf_append(ret_answer, reply.frame.data, reply.frame.size);
+    raw_reply_deinit(&reply);
+}
+
+static bool contains(const struct buf *buf, const char *text)
+{
+    return memmem(buf->data, buf->size, text, strlen(text)) != NULL;
+}
+
+/* Both ask the same, but for one name. Expects answers of the same bytes, which are those of this code (NULL: none). */
+static void expect_alike(struct buf *one, struct buf *other, const char *code)
+{
+    assert_int_equal(one->size, other->size);
+    assert_memory_equal(one->data, other->data, one->size);
+    if (code)
+        assert_true(contains(one, code));
+    buf_deinit(one);
+    buf_deinit(other);
+}
+
+static void add_as(int fd, const char *session, const char *store, const char *item)
+{
+    struct buf request = BUF_INIT;
+
+    begin(&request, "add_items", 2 + (store != NULL));
+    pack_pair_text(&request, "session", slice_of(session));
+    pack_text(&request, slice_of("items"));
+    pack_array(&request, 1);
+    pack_text(&request, slice_of(item));
+    if (store)
+        pack_pair_text(&request, "store", slice_of(store));
+    raw_send_buf(fd, &request);
+    raw_expect(fd, 1, NULL);
+}
+
+static void get_as(int fd, const char *session, const char *store, struct buf *ret_answer)
+{
+    struct buf request = BUF_INIT;
+
+    begin(&request, "get_items", 1 + (store != NULL));
+    pack_pair_text(&request, "session", slice_of(session));
+    if (store)
+        pack_pair_text(&request, "store", slice_of(store));
+    ask(fd, &request, ret_answer);
+}
+
+static void hello_for(int fd, uint64_t owner, struct buf *ret_answer)
+{
+    struct buf request = BUF_INIT;
+
+    begin(&request, "hello", 1);
+    pack_pair_number(&request, "owner", owner);
+    ask(fd, &request, ret_answer);
+}
+
+/* ---- what is whose ---- */
+
+static void test_each_uid_has_stores_of_its_own(void **state)
+{
+    struct daemon *daemon = *state;
+    struct buf answer = BUF_INIT;
+    int alice, bob;
+
+    skip_without_root();
+    alice = connect_as(daemon, ALICE);
+    bob = connect_as(daemon, BOB);
+    add_as(alice, "s", NULL, "{\"of\":\"alice\"}");
+    add_as(bob, "s", NULL, "{\"of\":\"bob\"}");
+    get_as(alice, "s", NULL, &answer);
+    assert_true(contains(&answer, "alice") && !contains(&answer, "bob"));
+    get_as(bob, "s", NULL, &answer);
+    assert_true(contains(&answer, "bob") && !contains(&answer, "alice"));
+    buf_deinit(&answer);
+    close(alice);
+    close(bob);
+}
+
+static void test_an_owner_has_a_directory_that_nobody_else_enters(void **state)
+{
+    struct daemon *daemon = *state;
+    char path[2 * PATH_SIZE];
+    struct stat status;
+    int alice, bob;
+
+    skip_without_root();
+    alice = connect_as(daemon, ALICE);
+    bob = connect_as(daemon, BOB);
+    add_as(alice, "s", NULL, "{}");
+    (void)snprintf(path, sizeof(path), "%s/u/%d", daemon->state, ALICE);
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(status.st_mode & 07777, 0700);
+    (void)snprintf(path, sizeof(path), "%s/u/%d", daemon->state, BOB); /* who has kept nothing yet */
+    assert_int_equal(stat(path, &status), -1);
+    close(alice);
+    close(bob);
+}
+
+static void test_a_directory_that_was_opened_to_others_is_closed_again(void **state)
+{
+    struct daemon *daemon = *state;
+    char path[2 * PATH_SIZE];
+    struct stat status;
+    int alice;
+
+    skip_without_root();
+    alice = connect_as(daemon, ALICE);
+    add_as(alice, "s", NULL, "{}");
+    close(alice);
+    daemon_stop(daemon);
+    (void)snprintf(path, sizeof(path), "%s/u/%d", daemon->state, ALICE);
+    assert_int_equal(chmod(path, 0755), 0);
+    daemon_start(daemon);
+    open_doors(daemon);
+    alice = connect_as(daemon, ALICE);
+    raw_send(alice, "\x94\x00\x01\xa4ping\x90", 9);
+    raw_expect(alice, 1, NULL);
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(status.st_mode & 07777, 0700);
+    expect_in_log(daemon, "directory_was_open", 1);
+    close(alice);
+}
+
+/* ---- what strangers learn ---- */
+
+static void test_a_session_of_others_reads_as_one_that_never_was(void **state)
+{
+    struct buf foreign = BUF_INIT, absent = BUF_INIT;
+    struct daemon *daemon = *state;
+    int alice, bob;
+
+    skip_without_root();
+    alice = connect_as(daemon, ALICE);
+    bob = connect_as(daemon, BOB);
+    add_as(alice, "her-secret", "diary", "{\"of\":\"alice\"}");
+    get_as(bob, "her-secret", "diary", &foreign);
+    get_as(bob, "no--secret", "diary", &absent);
+    expect_alike(&foreign, &absent, NULL);
+    get_as(bob, "her-secret", "diary", &foreign);
+    get_as(bob, "her-secret", "never", &absent);
+    expect_alike(&foreign, &absent, NULL);
+    close(alice);
+    close(bob);
+}
+
+/* Asks for a store with a method that finds it or not. */
+static void ask_of_store(int fd, const char *method, const char *store, struct buf *ret_answer)
+{
+    struct buf request = BUF_INIT;
+
+    begin(&request, method, 1);
+    pack_pair_text(&request, "store", slice_of(store));
+    ask(fd, &request, ret_answer);
+}
+
+static void test_a_store_of_others_is_as_absent_as_one_that_is_not(void **state)
+{
+    static const char *const methods[] = {"recover", "backup", "list_sessions"};
+    struct buf foreign = BUF_INIT, absent = BUF_INIT;
+    struct daemon *daemon = *state;
+    int alice, bob;
+
+    skip_without_root();
+    alice = connect_as(daemon, ALICE);
+    bob = connect_as(daemon, BOB);
+    add_as(alice, "s", "diary", "{\"of\":\"alice\"}");
+    for (size_t i = 0; i < N(methods); i++) {
+        ask_of_store(bob, methods[i], "diary", &foreign);
+        ask_of_store(bob, methods[i], "never", &absent);
+        expect_alike(&foreign, &absent, i < 2 ? "not_found" : NULL);
+    }
+    close(alice);
+    close(bob);
+}
+
+/* ---- who may name an owner ---- */
+
+static void test_root_may_act_as_another_owner_and_that_is_noted(void **state)
+{
+    struct buf answer = BUF_INIT;
+    struct daemon *daemon = *state;
+    int alice, root;
+
+    skip_without_root();
+    alice = connect_as(daemon, ALICE);
+    add_as(alice, "s", NULL, "{\"of\":\"alice\"}");
+    root = raw_connect(daemon->socket);
+    get_as(root, "s", NULL, &answer);
+    assert_false(contains(&answer, "alice"));
+    hello_for(root, ALICE, &answer);
+    get_as(root, "s", NULL, &answer);
+    assert_true(contains(&answer, "alice"));
+    hello_for(root, 0, &answer); /* and back */
+    get_as(root, "s", NULL, &answer);
+    assert_false(contains(&answer, "alice"));
+    expect_in_log(daemon, "owner_named uid=0", 2);
+    buf_deinit(&answer);
+    close(alice);
+    close(root);
+}
+
+static void test_for_all_others_no_other_owner_is_there(void **state)
+{
+    struct buf foreign = BUF_INIT, absent = BUF_INIT;
+    struct daemon *daemon = *state;
+    int alice, bob, root;
+
+    skip_without_root();
+    alice = connect_as(daemon, ALICE);
+    bob = connect_as(daemon, BOB);
+    root = raw_connect(daemon->socket);
+    add_as(alice, "s", NULL, "{\"of\":\"alice\"}");
+    for (int i = 0; i < 3; i++) {
+        hello_for(bob, ALICE, &foreign);
+        hello_for(bob, NOBODY_YET, &absent);
+        expect_alike(&foreign, &absent, "not_found");
+    }
+    hello_for(bob, ALICE, &foreign);
+    hello_for(root, NOBODY_YET, &absent); /* not even a mistaken administrator hears another word */
+    expect_alike(&foreign, &absent, "not_found");
+    get_as(bob, "s", NULL, &foreign);
+    assert_false(contains(&foreign, "alice"));
+    expect_in_log(daemon, "access_refused uid=20002", 2); /* once for each thing in this minute */
+    buf_deinit(&foreign);
+    close(alice);
+    close(bob);
+    close(root);
+}
+
+static void test_who_guesses_many_names_does_not_fill_the_log(void **state)
+{
+    struct buf answer = BUF_INIT;
+    struct daemon *daemon = *state;
+    int bob;
+
+    skip_without_root();
+    bob = connect_as(daemon, BOB);
+    for (uint64_t owner = 0; owner < 1000; owner++)
+        hello_for(bob, owner, &answer);
+    expect_in_log(daemon, "access_refused uid=20002", 17); /* unless the minute has just ended */
+    expect_in_log(daemon, "no further lines", 1);
+    buf_deinit(&answer);
+    close(bob);
+}
+
+static void test_sessionctl_names_an_owner(void **state)
+{
+    struct daemon *daemon = *state;
+    const char *get[] = {"--socket", daemon->socket, "--owner", "20001", "get", "s", NULL};
+    const char *info[] = {"--socket", daemon->socket, "--owner", "20099", "info", NULL};
+    struct buf output = BUF_INIT;
+    int alice;
+
+    skip_without_root();
+    alice = connect_as(daemon, ALICE);
+    add_as(alice, "s", NULL, "{\"of\":\"alice\"}");
+    assert_int_equal(run_program("sessionctl", get, &output), 0);
+    assert_true(contains(&output, "{\"of\":\"alice\"}\n"));
+    assert_int_equal(run_program("sessionctl", info, &output), 1);
+    assert_true(contains(&output, "not_found"));
+    buf_deinit(&output);
+    close(alice);
+}
+
+/* ---- user namespaces ---- */
+
+static int write_file(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC), r;
+
+    if (fd < 0)
+        return -1;
+    r = write(fd, text, strlen(text)) == (ssize_t)strlen(text) ? 0 : -1;
+    close(fd);
+    return r;
+}
+
+/* The daemon runs in a user namespace in which only root has a number, as in a container; `unshare` makes it so. */
+static int contained_setup(void **state)
+{
+    struct daemon *daemon;
+
+    (void)daemon_setup_bare(state);
+    daemon = *state;
+    daemon->arguments[0] = "--system";
+    if (getuid() != 0 || system("unshare -r true 2>/dev/null") != 0)
+        return 0;
+    (void)setenv("SESSIOND_WRAPPER", "unshare --user --map-root-user", 1);
+    daemon_start(daemon);
+    open_doors(daemon);
+    return 0;
+}
+
+static int contained_teardown(void **state)
+{
+    (void)unsetenv("SESSIOND_WRAPPER");
+    return daemon_teardown(state);
+}
+
+static void test_a_peer_without_a_number_in_the_namespace_is_refused(void **state)
+{
+    struct daemon *daemon = *state;
+    struct raw_reply reply;
+    int fd, root;
+
+    skip_without_root();
+    if (daemon->pid == 0) {
+        print_message("# not run: no user namespaces here\n");
+        skip();
+    }
+    root = raw_connect(daemon->socket); /* has one */
+    raw_send(root, "\x94\x00\x01\xa4ping\x90", 9);
+    raw_expect(root, 1, NULL);
+    for (uid_t uid = ALICE; uid <= BOB; uid++) {
+        fd = connect_as(daemon, uid);
+        raw_receive(fd, &reply);
+        assert_int_equal(reply.message.type, MESSAGE_NOTIFICATION);
+        assert_true(contains(&reply.frame, "denied"));
+        assert_true(contains(&reply.frame, "no number in the user namespace"));
+        raw_reply_deinit(&reply);
+        raw_expect_end(fd);
+    }
+    expect_in_log(daemon, "user_namespace map=partial", 1);
+    close(root);
+}
+
+/* The other way about: clients in containers, each with a root of its own. The daemon sees who they are outside. */
+static void test_roots_of_containers_are_who_they_are_outside(void **state)
+{
+    struct daemon *daemon = *state;
+    struct buf answer = BUF_INIT;
+    int fds[2], status, alice;
+    char line[64] = "";
+    pid_t pid;
+
+    skip_without_root();
+    alice = connect_as(daemon, ALICE);
+    add_as(alice, "s", NULL, "{\"of\":\"alice\"}");
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    pid = fork();
+    if (pid == 0) {
+        char map[32];
+        int fd;
+
+        (void)snprintf(map, sizeof(map), "0 %d 1", ALICE);
+        if (setgroups(0, NULL) || setresgid(ALICE, ALICE, ALICE) || setresuid(ALICE, ALICE, ALICE) ||
+            prctl(PR_SET_DUMPABLE, 1) || unshare(CLONE_NEWUSER) || write_file("/proc/self/uid_map", map) ||
+            getuid() != 0)
+            _exit(77);
+        fd = raw_connect(daemon->socket);
+        get_as(fd, "s", NULL, &answer);
+        (void)dprintf(fds[1], "%s", contains(&answer, "alice") ? "her own" : "another's");
+        hello_for(fd, BOB, &answer); /* its root is nobody here */
+        (void)dprintf(fds[1], ", %s", contains(&answer, "not_found") ? "no administrator" : "administrator");
+        _exit(0);
+    }
+    close(fds[1]);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+        print_message("# not run: no user namespaces here\n");
+    } else {
+        assert_int_equal(status, 0);
+        assert_true(read(fds[0], line, sizeof(line) - 1) > 0);
+        assert_string_equal(line, "her own, no administrator");
+    }
+    close(fds[0]);
+    close(alice);
+}
+
+#define TEST(test) cmocka_unit_test_setup_teardown(test, system_setup, daemon_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_each_uid_has_stores_of_its_own),
+        TEST(test_an_owner_has_a_directory_that_nobody_else_enters),
+        TEST(test_a_directory_that_was_opened_to_others_is_closed_again),
+        TEST(test_a_session_of_others_reads_as_one_that_never_was),
+        TEST(test_a_store_of_others_is_as_absent_as_one_that_is_not),
+        TEST(test_root_may_act_as_another_owner_and_that_is_noted),
+        TEST(test_for_all_others_no_other_owner_is_there),
+        TEST(test_who_guesses_many_names_does_not_fill_the_log),
+        TEST(test_sessionctl_names_an_owner),
+        cmocka_unit_test_setup_teardown(test_a_peer_without_a_number_in_the_namespace_is_refused, contained_setup,
+                                        contained_teardown),
+        TEST(test_roots_of_containers_are_who_they_are_outside),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
