@@ -207,8 +207,11 @@ cov: need-COV
 	@tests/lib/coverage build/cov
 
 bench: need-BENCH
-	@$(MAKE) --no-print-directory all $(HARNESS) venv node
-	@tests/bench/run
+	@$(MAKE) --no-print-directory all $(HARNESS) node build/venv/bench
+	@SESSIOND_BUILD=$(B) tests/bench/run
+build/venv/bench: tests/bench/requirements.txt build/venv/ready
+	@build/venv/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 crash: need-TEST
 	@$(MAKE) --no-print-directory all $(HARNESS) venv
@@ -229,7 +232,8 @@ help:
 	@echo 'make run        the daemon in the foreground, in build/run'
 	@echo 'make install    to PREFIX=$(PREFIX), under DESTDIR if set; make uninstall takes it away'
 	@echo 'make check      layers, words, format, tidy, cppcheck, symbols'
-	@echo 'make bench      rates and latencies beside SQLiteSession and Redis'
+	@echo 'make bench      rates and latencies beside Redis, the sessions of the Agents SDK and two limits: tests/bench/REPORT.md'
+	@echo '                (a quarter of an hour; WHOLE=1: also what takes long; ROWS="get-50 add*": some, to build/bench)'
 	@echo 'make crash      all that is done to break the promise: kill, power, states, damage, faults, alloc'
 	@echo '                (an hour or two; SHARE=ci: minutes; PARTS="kill power": some; KILLS=20, SEED=1: see tests/crash)'
 	@echo 'make fuzz       each fuzz target for T=$(T) seconds  (EXECUTIONS=n: so many inputs; TARGETS=: some)'

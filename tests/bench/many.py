@@ -2,7 +2,7 @@
 """Many processes that append at the same time: 64 of them, 1,000 single items each, through the Python client of
 sessiond and through the Agents SDK's SQLiteSession, first to a session each, then all to one.
 
-    many.py [--processes 64] [--items 1000] sessiond SOCKET | sqlite FILE
+    many.py [--processes 64] [--items 1000] sessiond SOCKET | sqlite FILE | redis SOCKET
 
 Prints a JSON object a case: how long it took from the common start to the last end, calls a second, the median and the
 worst call, the calls that failed, by error, and how many acknowledged items are lost, and how many doubled. A process
@@ -15,19 +15,18 @@ import argparse
 import asyncio
 import collections
 import json
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from python_sessions import KINDS, Session
-
+from python_sessions import KINDS, Session, close, fork_all
 
 LIMIT_S = 600
 
 
-async def append(session: Session, process: int, items: int) -> dict[str, Any]:
+async def append(make: Callable[[str], Session], name: str, process: int, items: int) -> dict[str, Any]:
     """What one process does. An error is counted, and the next item is tried: as a program that logs and goes on."""
+    session = make(name)
     acknowledged: list[int] = []
     took_ns: list[int] = []
     errors: collections.Counter[str] = collections.Counter()
@@ -44,43 +43,8 @@ async def append(session: Session, process: int, items: int) -> dict[str, Any]:
         else:
             acknowledged.append(i)
         took_ns.append(time.monotonic_ns() - begun)
-    session.close()
+    await close(session)
     return {"acknowledged": acknowledged, "took_ns": took_ns, "errors": errors, "ended_ns": time.monotonic_ns()}
-
-
-def child(session: Session, process: int, items: int, start_fd: int, out_fd: int) -> None:
-    """In the forked process: wait for the common start, work, write the result."""
-    os.read(start_fd, 1)
-    result = asyncio.run(append(session, process, items))
-    with os.fdopen(out_fd, "w") as out:
-        json.dump(result, out)
-
-
-def fork_all(make: Callable[[str], Session], name: Callable[[int], str], processes: int, items: int) -> Iterator[Any]:
-    """Start them at the same instant: all wait on one pipe, whose end is closed. Yields the start, then each result."""
-    start_read, start_write = os.pipe()
-    pipes = []
-    for process in range(processes):
-        out_read, out_write = os.pipe()
-        if os.fork() == 0:
-            status = 1
-            try:
-                os.close(start_write)
-                child(make(name(process)), process, items, start_read, out_write)
-                status = 0
-            finally:
-                os._exit(status)
-        os.close(out_write)
-        pipes.append(out_read)
-    started = time.monotonic_ns()
-    os.close(start_write)
-    os.close(start_read)
-    yield started
-    for pipe in pipes:
-        with os.fdopen(pipe) as file:
-            yield json.load(file)
-    for _ in range(processes):
-        os.wait()
 
 
 async def stored_items(make: Callable[[str], Session], session_ids: set[str]) -> collections.Counter[tuple[int, int]]:
@@ -88,7 +52,7 @@ async def stored_items(make: Callable[[str], Session], session_ids: set[str]) ->
     for session_id in sorted(session_ids):
         session = make(session_id)
         stored.update((item["process"], item["number"]) for item in await session.get_items())
-        session.close()
+        await close(session)
     return stored
 
 
@@ -96,7 +60,10 @@ def run_case(case: str, make: Callable[[str], Session], processes: int, items: i
     def name(process: int) -> str:
         return "all" if case == "all to one session" else f"own-{process}"
 
-    started, *results = fork_all(make, name, processes, items)
+    def work(process: int) -> dict[str, Any]:
+        return asyncio.run(append(make, name(process), process, items))
+
+    started, *results = fork_all(work, processes)
     seconds = (max(result["ended_ns"] for result in results) - started) / 1e9
     took = sorted(ns for result in results for ns in result["took_ns"])
     acknowledged = {(process, i) for process, result in enumerate(results) for i in result["acknowledged"]}

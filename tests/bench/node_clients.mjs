@@ -1,7 +1,7 @@
 // The load of the benchmark through Node: the client of sessiond, and ioredis beside it.
 //
 // One process; a client is a loop with a session of its own, and 50 clients are 50 loops on one connection, as programs in
-// JavaScript have it. It reads orders as JSON lines and answers each with the line that `generate` prints.
+// JavaScript have it. It reads orders as JSON lines and answers each with what `generate` prints.
 import readline from 'node:readline';
 
 const [kind, where] = process.argv.slice(2);
@@ -30,12 +30,12 @@ function makeItem(size) {
   return JSON.stringify({ role: 'user', content: 'x'.repeat(size - blank.length) });
 }
 
-async function client(history, session, order, start, end, samples) {
+async function client(history, session, order, start, end, figures) {
   const items = Array.from({ length: order.items }, () => makeItem(order.bytes));
-  for (let begun; (begun = process.hrtime.bigint()) < end; ) {
+  for (let begun; (begun = process.hrtime.bigint()) < end; figures.all++) {
     if (order.workload === 'add') await history.add(session, items);
     else if ((await history.get(session)).length !== order.items) throw new Error('this is not the history');
-    if (begun >= start) samples.push(Number(process.hrtime.bigint() - begun));
+    if (begun >= start) figures.samples.push(Number(process.hrtime.bigint() - begun));
   }
 }
 
@@ -43,18 +43,21 @@ async function obey(history, order) {
   const sessions = Array.from({ length: order.clients }, (_, i) => `${order.prefix}-${i}`);
   if (order.workload === 'prepare') {
     for (const session of sessions) await history.add(session, Array.from({ length: order.items }, () => makeItem(order.bytes)));
-    return 'prepared';
+    return {};
   }
   const length = BigInt(Math.round(order.seconds * 1e9));
   const start = process.hrtime.bigint() + length / 10n;
-  const samples = [];
-  await Promise.all(sessions.map((session) => client(history, session, order, start, start + length, samples)));
+  const figures = { samples: [], all: 0 };
+  await Promise.all(sessions.map((session) => client(history, session, order, start, start + length, figures)));
   const seconds = Number(process.hrtime.bigint() - start) / 1e9;
-  samples.sort((a, b) => a - b);
+  const samples = figures.samples.sort((a, b) => a - b);
   const n = samples.length;
-  return `${n} ${seconds.toFixed(6)} ${samples[Math.floor(n / 2)]} ${samples[Math.floor((n * 99) / 100)]} ${samples[n - 1]}`;
+  const [median_ns, p99_ns, worst_ns] = [samples[n >> 1], samples[Math.floor((n * 99) / 100)], samples[n - 1]];
+  return { requests: n, all: figures.all, seconds, median_ns, p99_ns, worst_ns };
 }
 
 const history = await KINDS[kind](where);
-for await (const line of readline.createInterface({ input: process.stdin })) console.log(await obey(history, JSON.parse(line)));
+for await (const line of readline.createInterface({ input: process.stdin })) {
+  console.log(JSON.stringify(await obey(history, JSON.parse(line))));
+}
 process.exit();
