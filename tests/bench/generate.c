@@ -278,9 +278,9 @@ static bool redis_is_whole(struct answer *answer, const struct ask *ask, const c
  * to the same request. */
 static size_t plain_answer_size(const struct settings *settings, const struct ask *ask)
 {
-    enum { ENVELOPE = 75, PER_ITEM = 3 };
+    enum { OF_ADD = 43, OF_GET = 68, OF_ITEM = 3 };
 
-    return ENVELOPE + (ask->workload == WORKLOAD_ADD ? 0 : ask->n * (settings->bytes + PER_ITEM));
+    return ask->workload == WORKLOAD_ADD ? OF_ADD : OF_GET + ask->n * (settings->bytes + OF_ITEM);
 }
 
 static void plain_pack(struct buf *request, const struct settings *settings, const struct ask *ask)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from rows import Goal, Row, all_rows, goals
-from systems import BUILD, HERE, PYTHON, TOP
+from systems import BUILD, HERE, INSTRUCTION_REQUESTS, PYTHON, TOP
 
 Rounds = list[dict[str, Any] | None]
 Results = dict[str, dict[str, Rounds]]
@@ -34,6 +34,8 @@ class About(NamedTuple):
 
 
 def time_text(us: float) -> str:
+    if us >= 10_000_000:
+        return f"{us / 1_000_000:,.1f} s"
     return f"{us / 1000:,.1f} ms" if us >= 10_000 else f"{us:,.0f} µs"
 
 
@@ -283,6 +285,8 @@ rounds; ratios are taken within each round. Only ratios within one run mean anyt
 * **Written per byte** is what the kernel counts as written by the server, for each byte of the items.
 * **A turn** is one run of an agent with one tool call as the SDK's runner makes it: a get of all, an add of the input,
   an add of call and output, an add of the answer.
+* **Instructions** are those of the daemon for one request, under callgrind: the difference of {n} and {twice} requests.
+  What the kernel does is not in them. Libraries without symbols have functions without names.
 """
 
 
@@ -319,7 +323,9 @@ def make(
         *(f"Trouble with {name}: {text}" for name, text in troubles.items()),
         *([""] if troubles else []),
         *([notes.read_text()] if notes.exists() and not about.patterns else []),
-        NOTES.format(rounds=about.rounds, seconds=about.seconds),
+        NOTES.format(
+            rounds=about.rounds, seconds=about.seconds, n=INSTRUCTION_REQUESTS, twice=2 * INSTRUCTION_REQUESTS
+        ),
         *sections(rows, results, about, where),
     ]
     return "\n".join(lines)

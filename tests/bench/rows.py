@@ -215,7 +215,7 @@ def idle_row(workload: str) -> Row:
     ]
     what = "read 100 items" if workload == "get" else "append 1 item"
     title = f"50 clients {what} of 500 bytes, while 10,000 connections that have each asked once are idle"
-    return Row(f"idle-{workload}", "Who else is there", title, cases, "rate median p99 worst idle")
+    return Row(f"idle-{workload}", "Who else is there", title, cases, "rate median p99 worst cpu idle")
 
 
 # ---- through the client libraries ----
