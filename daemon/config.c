@@ -2,11 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <inttypes.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <jansson.h>
@@ -15,7 +18,12 @@
 #include "base/mem.h"
 #include "sessiond-codes.h"
 
-enum { FILE_MAX = 1 << 20 };
+enum {
+    FILE_MAX = 1 << 20,
+    FIXED_DESCRIPTORS =
+        40, /* of the loop, the lanes, the locks; a store more that opens, a backup, a connection to be refused */
+    STORE_DESCRIPTORS = 4,
+};
 
 const struct setting config_settings[] = {
 #define CONFIG_OTHER(name, field, kind, when, initial, meaning)                                                        \
@@ -45,6 +53,128 @@ static const struct setting *setting_of(const char *name)
     while (setting->name && strcmp(setting->name, name) != 0)
         setting++;
     return setting->name ? setting : NULL;
+}
+
+/* ---- who may what ---- */
+
+static void who_free(struct who *who)
+{
+    if (who)
+        free(who->text);
+    free(who);
+}
+
+static void shared_free(struct shared_stores *shared)
+{
+    for (size_t i = 0; shared && i < shared->n; i++)
+        for (enum right right = 0; right < N_RIGHTS; right++)
+            who_free(shared->stores[i].who[right]);
+    if (shared)
+        free(shared->text);
+    free(shared);
+}
+
+/* A number is a uid, "alice" a user, "%staff" a group, "%50" a gid. Return: false if there is none of this name. */
+static bool read_id(const json_t *value, bool *ret_is_group, unsigned *ret)
+{
+    const char *name = json_string_value(value), *digits;
+    const struct passwd *user;
+    const struct group *group;
+
+    *ret_is_group = name && name[0] == '%';
+    if (json_is_integer(value) && json_integer_value(value) >= 0 && json_integer_value(value) <= PROTO_UID_MAX) {
+        *ret = (unsigned)json_integer_value(value);
+        return true;
+    }
+    if (!name)
+        return false;
+    digits = name + 1;
+    if (*ret_is_group && *digits && strspn(digits, "0123456789") == strlen(digits) && strlen(digits) < 10) {
+        *ret = (unsigned)strtoul(digits, NULL, 10);
+        return true;
+    }
+    user = *ret_is_group ? NULL : getpwnam(name);
+    group = *ret_is_group ? getgrnam(digits) : NULL;
+    *ret = user ? user->pw_uid : group ? group->gr_gid : 0;
+    return user || group;
+}
+
+static int read_ids(struct who **ret, const json_t *value, const char **ret_why)
+{
+    size_t n = json_array_size(value);
+    struct who *who;
+
+    if (!json_is_array(value)) {
+        *ret_why = "it has to be a list of uids, \"user\" and \"%group\"";
+        return SESSIOND_INVALID;
+    }
+    who = calloc(1, sizeof(*who) + n * sizeof(who->ids[0]));
+    if (!who || !(who->text = json_dumps(value, 0))) {
+        who_free(who);
+        return fault(ENOMEM, "configuration");
+    }
+    for (; who->n < n; who->n++)
+        if (!read_id(json_array_get(value, who->n), &who->ids[who->n].is_group, &who->ids[who->n].id)) {
+            who_free(who);
+            *ret_why = "there is no such user or group on this host";
+            return SESSIOND_INVALID;
+        }
+    *ret = who;
+    return 0;
+}
+
+static int read_rights(struct shared_store *store, const json_t *value, const char **ret_why)
+{
+    static const char *const names[] = {[RIGHT_READ] = "read", [RIGHT_APPEND] = "append", [RIGHT_CHANGE] = "change"};
+    const json_t *list;
+    size_t n = 0;
+    int r;
+
+    for (enum right right = RIGHT_READ; right < N_RIGHTS; right++) {
+        list = json_object_get(value, names[right]);
+        if (!list)
+            continue;
+        n++;
+        if ((r = read_ids(&store->who[right], list, ret_why)))
+            return r;
+    }
+    if (json_is_object(value) && n == json_object_size(value))
+        return 0;
+    *ret_why = "a shared store has \"read\", \"append\" and \"change\", and nothing else";
+    return SESSIOND_INVALID;
+}
+
+static int read_stores(struct shared_stores *shared, const json_t *value, const char **ret_why)
+{
+    const char *name;
+    json_t *rights;
+    int r;
+
+    json_object_foreach((json_t *)value, name, rights)
+    {
+        struct shared_store *store = &shared->stores[shared->n++];
+
+        if (!proto_is_store_name(name, strlen(name))) {
+            *ret_why = "a name is 1 to 127 of a-z 0-9 . _ -, and begins with a-z 0-9; the @ is left out";
+            return SESSIOND_INVALID;
+        }
+        memcpy(store->name, name, strlen(name) + 1);
+        if ((r = read_rights(store, rights, ret_why)))
+            return r;
+    }
+    return 0;
+}
+
+bool config_lists(const struct who *who, uid_t uid, const gid_t *groups, size_t n_groups)
+{
+    for (size_t i = 0; who && i < who->n; i++) {
+        if (!who->ids[i].is_group && who->ids[i].id == uid)
+            return true;
+        for (size_t j = 0; who->ids[i].is_group && j < n_groups; j++)
+            if (groups[j] == who->ids[i].id)
+                return true;
+    }
+    return false;
 }
 
 /* ---- the kinds of settings ---- */
@@ -92,6 +222,41 @@ static int read_level(const struct setting *setting, void *field, const json_t *
     return SESSIOND_INVALID;
 }
 
+static int read_who(const struct setting *setting, void *field, const json_t *value, const char **ret_why)
+{
+    struct who *who;
+    int r = read_ids(&who, value, ret_why);
+
+    (void)setting;
+    if (r)
+        return r;
+    who_free(*(struct who **)field);
+    *(struct who **)field = who;
+    return 0;
+}
+
+static int read_shared(const struct setting *setting, void *field, const json_t *value, const char **ret_why)
+{
+    struct shared_stores *shared;
+    int r;
+
+    (void)setting;
+    if (!json_is_object(value)) {
+        *ret_why = "it has to be an object with an object for each store";
+        return SESSIOND_INVALID;
+    }
+    shared = calloc(1, sizeof(*shared) + json_object_size(value) * sizeof(shared->stores[0]));
+    r = shared && (shared->text = json_dumps(value, 0)) ? read_stores(shared, value, ret_why)
+                                                        : fault(ENOMEM, "configuration");
+    if (r) {
+        shared_free(shared);
+        return r;
+    }
+    shared_free(*(struct shared_stores **)field);
+    *(struct shared_stores **)field = shared;
+    return 0;
+}
+
 static json_t *show_number(const void *field)
 {
     return json_integer((json_int_t) * (const uint64_t *)field);
@@ -100,6 +265,30 @@ static json_t *show_number(const void *field)
 static json_t *show_path(const void *field)
 {
     return *(char *const *)field ? json_string(*(char *const *)field) : json_null();
+}
+
+static const char *text_of_who(const void *field)
+{
+    const struct who *who = *(struct who *const *)field;
+
+    return who ? who->text : "[]";
+}
+
+static const char *text_of_shared(const void *field)
+{
+    const struct shared_stores *shared = *(struct shared_stores *const *)field;
+
+    return shared ? shared->text : "{}";
+}
+
+static json_t *show_who(const void *field)
+{
+    return json_loads(text_of_who(field), 0, NULL);
+}
+
+static json_t *show_shared(const void *field)
+{
+    return json_loads(text_of_shared(field), 0, NULL);
 }
 
 static json_t *show_level(const void *field)
@@ -125,6 +314,25 @@ static void take_path(void *into, void *from)
     *(char **)into = TAKE(*(char **)from);
 }
 
+/* All that is owned is behind one pointer, so that it changes hands: what was there is dropped with `from`. */
+static void swap_pointers(void *into, void *from)
+{
+    void *before = *(void **)into;
+
+    *(void **)into = *(void **)from;
+    *(void **)from = before;
+}
+
+static void drop_who(void *field)
+{
+    who_free(TAKE(*(struct who **)field));
+}
+
+static void drop_shared(void *field)
+{
+    shared_free(TAKE(*(struct shared_stores **)field));
+}
+
 static void drop_path(void *field)
 {
     free(TAKE(*(char **)field));
@@ -136,16 +344,24 @@ static const struct {
     json_t *(*show)(const void *field); /* Return: a new reference, NULL without memory */
     void (*take)(void *into, void *from);
     void (*drop)(void *field); /* NULL: it owns nothing */
+    const char *form;          /* for people; NULL: a number */
 } kinds[] = {
-    [SETTING_NUMBER] = {read_number, show_number, take_number, NULL},
-    [SETTING_PATH] = {read_path, show_path, take_path, drop_path},
-    [SETTING_LEVEL] = {read_level, show_level, take_level, NULL},
+    [SETTING_NUMBER] = {read_number, show_number, take_number, NULL, NULL},
+    [SETTING_PATH] = {read_path, show_path, take_path, drop_path, "a path"},
+    [SETTING_LEVEL] = {read_level, show_level, take_level, NULL, "error, warning, info or debug"},
+    [SETTING_WHO] = {read_who, show_who, swap_pointers, drop_who, "a list of uids, \"user\" and \"%group\""},
+    [SETTING_SHARED] =
+        {read_shared, show_shared, swap_pointers, drop_shared,
+         "{name: {\"read\": […], \"append\": […], \"change\": […]}}, each such a list; who may append may "
+         "read, who may change may append"},
 };
 
 const char *config_text(const struct config *config, const struct setting *setting)
 {
     const void *field = field_of(config, setting);
 
+    if (setting->kind == SETTING_WHO || setting->kind == SETTING_SHARED)
+        return setting->kind == SETTING_WHO ? text_of_who(field) : text_of_shared(field);
     return setting->kind == SETTING_PATH
                ? *(char *const *)field
                : log_level_name(__atomic_load_n((const enum log_level *)field, __ATOMIC_RELAXED));
@@ -393,6 +609,31 @@ static int make_absolute(char **path)
     return format_path(path, directory, relative);
 }
 
+/* Connections and open stores share what there is. Each side may have half, and what the other does not need. */
+static void fit_descriptors(struct config *config)
+{
+    uint64_t per_lane = config->lanes * STORE_DESCRIPTORS, stores = per_lane * config->open_stores, room;
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    room = limit.rlim_max > FIXED_DESCRIPTORS ? limit.rlim_max - FIXED_DESCRIPTORS : 1;
+    if (config->connections + stores <= room)
+        return;
+    if (stores > room / 2) {
+        uint64_t left = room > config->connections ? room - config->connections : 0,
+                 mine = left > room / 2 ? left : room / 2;
+
+        if (mine < stores)
+            config->open_stores = mine / per_lane > 0 ? mine / per_lane : 1;
+        stores = per_lane * config->open_stores;
+    }
+    if (config->connections + stores > room)
+        config->connections = room > stores ? room - stores : 1;
+    log_warning("descriptors_are_few limit=%llu connections=%llu open_stores=%llu", (unsigned long long)limit.rlim_max,
+                (unsigned long long)config->connections, (unsigned long long)config->open_stores);
+}
+
 int config_complete(struct config *config)
 {
     int r;
@@ -401,6 +642,7 @@ int config_complete(struct config *config)
         return r;
     if (!config->state_dir && (r = default_state_dir(config)))
         return r;
+    fit_descriptors(config);
     return make_absolute(&config->state_dir);
 }
 
@@ -516,8 +758,7 @@ void config_help(struct buf *ret)
             append_format(ret, "    %s, %" PRIu64 " to %" PRIu64 "; default %" PRIu64 "; changes %s\n", setting->unit,
                           setting->min, setting->max, setting->initial, when);
         else
-            append_format(ret, "    %s; default %s; changes %s\n",
-                          setting->kind == SETTING_PATH ? "a path" : "error, warning, info or debug",
-                          setting->initial_text, when);
+            append_format(ret, "    %s; default %s; changes %s\n", kinds[setting->kind].form, setting->initial_text,
+                          when);
     }
 }

@@ -13,9 +13,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/log.h"
 #include "buf.h"
+#include "proto.h"
 
 /* When a setting that was changed in the file takes effect. */
 enum setting_when {
@@ -70,7 +72,11 @@ enum setting_when {
     X(state_dir, state_dir, PATH, AT_START,                                                                            \
       "$XDG_STATE_HOME/sessiond or ~/.local/state/sessiond, with --system /var/lib/sessiond",                          \
       "the directory of the stores")                                                                                   \
-    X(log_level, log_level, LEVEL, AT_ONCE, "info", "what is logged: this and what is graver")
+    X(log_level, log_level, LEVEL, AT_ONCE, "info", "what is logged: this and what is graver")                         \
+    X(administrators, administrators, WHO, AT_ONCE, "[], which is root alone",                                         \
+      "who may name another owner (sessionctl --owner)")                                                               \
+    X(shared_stores, shared_stores, SHARED, AT_ONCE, "{}",                                                             \
+      "the stores that owners share, by name without the @, and who may read, append to and change each")
 
 #define CONFIG_COUNT(...) +1
 enum { CONFIG_N_SETTINGS = 0 CONFIG_OTHERS(CONFIG_COUNT) CONFIG_NUMBERS(CONFIG_COUNT) };
@@ -83,12 +89,44 @@ struct config_origin {
     int line; /* of the file */
 };
 
+/* What may be done to a shared store; each includes those before it. */
+enum right {
+    RIGHT_NONE,   /* it is not there */
+    RIGHT_READ,   /* also: see it listed */
+    RIGHT_APPEND, /* add_items */
+    RIGHT_CHANGE, /* all else */
+    N_RIGHTS
+};
+
+/* Users and groups as an administrator lists them. Names were looked up when the file was read. */
+struct who {
+    char *text; /* owned; as JSON */
+    size_t n;
+    struct {
+        bool is_group;
+        unsigned id;
+    } ids[];
+};
+
+struct shared_store {
+    char name[PROTO_STORE_MAX + 1]; /* without the @ */
+    struct who *who[N_RIGHTS];      /* owned; NULL: nobody */
+};
+
+struct shared_stores {
+    char *text; /* owned; as JSON */
+    size_t n;
+    struct shared_store stores[];
+};
+
 struct config {
     char *file;        /* owned; the configuration file, as --config has it; NULL: none */
     bool system;       /* many owners, each peer's uid its own */
     char *socket_path; /* owned; NULL until config_complete */
     char *state_dir;   /* owned; NULL until config_complete */
     enum log_level log_level;
+    struct who *administrators;          /* owned; NULL: none but root. The loop's, as is the next */
+    struct shared_stores *shared_stores; /* owned; NULL: none */
 #define CONFIG_FIELD(name, ...) uint64_t name;
     CONFIG_NUMBERS(CONFIG_FIELD)
 #undef CONFIG_FIELD
@@ -99,6 +137,8 @@ enum setting_kind {
     SETTING_NUMBER, /* uint64_t */
     SETTING_PATH,   /* char *, owned */
     SETTING_LEVEL,  /* enum log_level */
+    SETTING_WHO,    /* struct who *, owned */
+    SETTING_SHARED, /* struct shared_stores *, owned */
 };
 
 struct setting {
@@ -141,7 +181,11 @@ int config_set_flag(struct config *config, const char *name, const char *value);
  * range is refused. Return: 0, SESSIOND_INVALID after a line in the log that says where, or a fault. */
 int config_read(struct config *config, const char *path);
 
-/* Works out the socket and the state directory that nobody named. Return: as config_read. */
+/* Whether a uid with these groups is listed. `who` may be NULL: nobody is. */
+bool config_lists(const struct who *who, uid_t uid, const gid_t *groups, size_t n_groups);
+
+/* Works out the socket and the state directory that nobody named, and lowers what there are not enough descriptors for,
+ * under RLIMIT_NOFILE's hard limit. Return: as config_read. */
 int config_complete(struct config *config);
 
 /* Reads config->file again and takes over what can change at once; says in the log what needs a restart. If anything in

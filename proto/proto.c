@@ -35,3 +35,15 @@ int proto_code_retry(int code)
 {
     return code >= 0 && code < SESSIOND_N_CODES && codes[code].retry;
 }
+
+bool proto_is_store_name(const char *name, size_t size)
+{
+    static const char first[] = "abcdefghijklmnopqrstuvwxyz0123456789", rest[] = "._-";
+
+    if (size == 0 || size > PROTO_STORE_MAX || !memchr(first, name[0], sizeof(first) - 1))
+        return false;
+    for (size_t i = 1; i < size; i++)
+        if (!memchr(first, name[i], sizeof(first) - 1) && !memchr(rest, name[i], sizeof(rest) - 1))
+            return false;
+    return true;
+}

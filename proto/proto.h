@@ -5,6 +5,7 @@
 #ifndef SESSIOND_PROTO_H
 #define SESSIOND_PROTO_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -45,6 +46,9 @@ const char *proto_code_meaning(int code);
 
 /* The code of a wire name of `size` bytes. Return: SESSIOND_INTERNAL for a name this version does not know. */
 int proto_code_of(const char *name, size_t size);
+
+/* Whether this is a name for a store: [a-z0-9][a-z0-9._-]{0,126}. Any bytes. */
+bool proto_is_store_name(const char *name, size_t size);
 
 /* Whether the same request may simply be sent again after this code. */
 int proto_code_retry(int code);

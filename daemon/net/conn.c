@@ -15,6 +15,8 @@
 enum {
     TURN_REQUESTS = 64, /* of one connection in one turn of the loop, */
     TURN_BYTES = 1024 * 1024,
+    SPARE_INPUT = 2048, /* of a connection whose uid has all that it may: enough to be told so, */
+    SPARE_OUTPUT = 4096,
 };
 
 static const struct config *config_of(const struct conn *conn)
@@ -333,11 +335,16 @@ static bool had_its_share(struct conn *conn)
     return conn->turn_requests >= TURN_REQUESTS || conn->turn_bytes >= TURN_BYTES;
 }
 
+static size_t unsent_max(const struct conn *conn)
+{
+    return account_is_full(conn->caller->account, ACCOUNT_BYTES) ? SPARE_OUTPUT : config_of(conn)->unsent_bytes;
+}
+
 /* Whether another request may begin, as far as the limits go. */
 static bool has_room(const struct conn *conn)
 {
     return !conn->closing && !conn->working && conn->n_requests < config_of(conn)->in_flight &&
-           unsent(conn) < config_of(conn)->unsent_bytes;
+           unsent(conn) < unsent_max(conn);
 }
 
 /* Makes a request of the next frame. Return: false if there is no whole one. */
@@ -395,12 +402,15 @@ static void on_alloc(uv_handle_t *handle, size_t wanted, uv_buf_t *ret)
     struct conn *conn = (struct conn *)handle;
 
     (void)wanted;
-    *ret = uv_buf_init(conn->server->scratch, sizeof(conn->server->scratch));
+    *ret = uv_buf_init(conn->server->scratch, account_is_full(conn->caller->account, ACCOUNT_BYTES)
+                                                  ? SPARE_INPUT
+                                                  : sizeof(conn->server->scratch));
 }
 
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes)
 {
     struct conn *conn = (struct conn *)stream;
+    bool is_over = false;
 
     if (n == 0)
         return;
@@ -414,10 +424,14 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes)
     }
     conn->progress_us = clock_monotonic_us();
     if (!account_take(conn->caller->account, ACCOUNT_BYTES, (size_t)n)) {
+        account_take_anyway(conn->caller->account, ACCOUNT_BYTES, (size_t)n);
+        is_over = conn->input.size + (size_t)n > SPARE_INPUT;
+    }
+    conn->charged += (size_t)n;
+    if (is_over) {
         fail(conn, SESSIOND_BUSY, "too many bytes of yours, or of all, are buffered");
         return;
     }
-    conn->charged += (size_t)n;
     buf_append(&conn->input, bytes->base, (size_t)n);
     if (conn->input.failed) {
         (void)fault(ENOMEM, "input");

@@ -94,12 +94,20 @@ static void pack_libraries(struct buf *reply, const struct daemon *daemon)
         pack_pair_text(reply, daemon->libraries[i].name, slice_of(daemon->libraries[i].version));
 }
 
-static void pack_settings(struct buf *reply, const struct config *config)
+/* Who may what is for administrators to know: it names stores that others must not know of. */
+static bool is_secret(const struct setting *setting)
+{
+    return setting->kind == SETTING_WHO || setting->kind == SETTING_SHARED;
+}
+
+static void pack_settings(struct buf *reply, const struct config *config, bool for_administrator)
 {
     pack_map(reply, CONFIG_N_SETTINGS);
     for (const struct setting *setting = config_settings; setting->name; setting++)
         if (setting->kind == SETTING_NUMBER)
             pack_pair_number(reply, setting->name, config_value(config, setting));
+        else if (is_secret(setting) && !for_administrator)
+            pack_pair_nil(reply, setting->name);
         else
             pack_pair_text(reply, setting->name, slice_of(config_text(config, setting)));
 }
@@ -145,7 +153,7 @@ int info_answer(struct request *request)
     pack_text(reply, slice_of("libraries"));
     pack_libraries(reply, daemon);
     pack_text(reply, slice_of("settings"));
-    pack_settings(reply, daemon->config);
+    pack_settings(reply, daemon->config, caller_is_administrator(request->caller));
     pack_text(reply, slice_of("histories"));
     pack_histories(reply, memory_use(daemon->memory));
     pack_text(reply, slice_of("use"));

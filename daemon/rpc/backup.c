@@ -29,9 +29,7 @@ static int backup_path(const struct request *request, const char *suffix, char r
 
 static int find_existing(struct request *request)
 {
-    struct slice name = request->params.store;
-
-    request->store = owner_existing_store(request->owner, name.data ? name : slice_of("default"));
+    request->store = request_existing_store(request);
     if (!request->store || !request->store->directory)
         return request_refuse(request, SESSIOND_NOT_FOUND, "there is no such store on disk");
     return 0;

@@ -16,6 +16,7 @@ struct method {
     const char *name;
     const struct field *fields; /* into struct params */
     enum job_kind kind;         /* of its jobs */
+    enum right right;           /* that it takes on a shared store; RIGHT_NONE: it names no store */
     bool frees;                 /* it removes items and adds none */
 
     /* More than the table of fields can say about the parameters. */

@@ -179,6 +179,34 @@ static int shown_size(struct slice text, size_t max)
     return (int)size;
 }
 
+/* What the caller may not read is not there: the rest of the way finds no store then, whether it is declared or not. */
+static int check_right(struct request *request)
+{
+    struct slice name = request->params.store;
+    enum right right = RIGHT_NONE;
+    int r;
+
+    if (request->method->right == RIGHT_NONE || name.size < 2 || name.data[0] != '@')
+        return 0;
+    r = registry_shared(request->daemon->registry, name, request->caller, &right, &request->shared);
+    if (r == SESSIOND_NOT_FOUND || (r == 0 && right < request->method->right))
+        caller_audit(request->caller, "store", name);
+    if (r < 0)
+        return r;
+    return r || right >= request->method->right
+               ? 0
+               : request_refuse(request, SESSIOND_DENIED, "you may read this store%s",
+                                right == RIGHT_APPEND ? " and append to it, but not do this" : ", but not do this");
+}
+
+struct store *request_existing_store(struct request *request)
+{
+    struct slice name = request->params.store;
+
+    return request->shared ? request->shared
+                           : owner_existing_store(request->owner, name.data ? name : slice_of("default"));
+}
+
 static int read_parameters(struct request *request)
 {
     const struct message *message = &request->message;
@@ -194,6 +222,8 @@ static int read_parameters(struct request *request)
         return fault(r, "read parameters");
     if (r)
         return request_refuse(request, r, "%s", why);
+    if ((r = check_right(request)))
+        return r;
     return request->method->check ? request->method->check(request) : 0;
 }
 
@@ -226,7 +256,13 @@ static bool makes_store(const struct request *request)
 static int find_store(struct request *request)
 {
     struct slice name = request->params.store;
-    int r = owner_store(request->owner, name, makes_store(request), &request->store);
+    int r;
+
+    if (request->shared) {
+        request->store = request->shared;
+        return 0;
+    }
+    r = owner_store(request->owner, name, makes_store(request), &request->store);
 
     if (r == SESSIOND_INVALID)
         return request_refuse(request, r, "store: a name is 1 to 127 of a-z 0-9 . _ -, and begins with a-z 0-9");

@@ -85,7 +85,8 @@ struct request {
     const struct method *method;
     struct params params;
     unsigned char fingerprint[FINGERPRINT_SIZE];
-    struct store *store; /* the one it works on; NULL: none */
+    struct store *store;  /* the one it works on; NULL: none */
+    struct store *shared; /* the shared store that it names and that the caller may use so; NULL: none */
     char backup_id[RANDOM_ID_SIZE + 1];
     bool backing_up;             /* it holds its store's backing_up */
     uint64_t n;                  /* rows packed so far */
@@ -129,6 +130,9 @@ void request_free(struct request *request);
 
 /* Refuses with a sentence of its own. Return: `code`. */
 int request_refuse(struct request *request, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* The store that it names, if that exists, else NULL. */
+struct store *request_existing_store(struct request *request);
 
 /* Charges so many bytes of an answer, before they are made. Any thread. Return: 0 or SESSIOND_BUSY. */
 int request_charge_rows(struct request *request, size_t bytes);

@@ -85,29 +85,39 @@ int stores_run(struct request *request, const struct engine_table *table, struct
     return r;
 }
 
-bool stores_again(struct request *request, int outcome)
+/* The owner's stores, then those that others share with the caller. */
+static struct store *next_store(struct request *request)
 {
     struct list *stores = &request->owner->stores, *link = stores->next;
+    struct store *store = request->store;
+    bool is_shared = store && store->name[0] == '@';
 
-    if (request->store) {
-        if (outcome) /* it cannot be opened at the moment, and is listed all the same */
-            pack_store(request, request->store->lane.table, NULL);
-        link = request->store->link.next;
-    }
+    if (store)
+        link = is_shared ? stores : store->link.next;
     while (link != stores && !CONTAINER_OF(link, struct store, link)->exists)
         link = link->next;
-    if (link == stores)
+    if (link != stores)
+        return CONTAINER_OF(link, struct store, link);
+    return registry_next_shared(request->daemon->registry, request->caller, is_shared ? store : NULL);
+}
+
+bool stores_again(struct request *request, int outcome)
+{
+    struct store *store;
+
+    if (request->store && outcome) /* it cannot be opened at the moment, and is listed all the same */
+        pack_store(request, request->store->lane.table, NULL);
+    store = next_store(request);
+    if (!store)
         return false;
-    request->store = CONTAINER_OF(link, struct store, link);
+    request->store = store;
     return true;
 }
 
 /* Only for a store that is there: whoever mistypes a name should be told. */
 int recover_check(struct request *request)
 {
-    struct slice name = request->params.store;
-
-    if (!owner_existing_store(request->owner, name.data ? name : slice_of("default")))
+    if (!request_existing_store(request))
         return request_refuse(request, SESSIOND_NOT_FOUND, "there is no such store");
     return 0;
 }

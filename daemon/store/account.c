@@ -133,6 +133,14 @@ bool account_take(struct account *account, enum account_resource what, uint64_t 
     return take(account, what, amount, false);
 }
 
+bool account_is_full(const struct account *account, enum account_resource what)
+{
+    struct accounts *all = account->all;
+    uint64_t own = atomic_load(&account->used[what]);
+
+    return own >= account_limit(all, what) || atomic_load(&all->used[what]) >= common_limit(all, what, own);
+}
+
 void account_take_anyway(struct account *account, enum account_resource what, uint64_t amount)
 {
     bool taken = take(account, what, amount, true);

@@ -66,6 +66,9 @@ uint64_t account_limit_of_all(const struct accounts *accounts, enum account_reso
 /* Return: false if that would be over a limit; then nothing is charged. */
 bool account_take(struct account *account, enum account_resource what, uint64_t amount);
 
+/* Whether a uid, or all together, have all that they may. */
+bool account_is_full(const struct account *account, enum account_resource what);
+
 /* Charges what can no longer be refused. */
 void account_take_anyway(struct account *account, enum account_resource what, uint64_t amount);
 

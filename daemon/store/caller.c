@@ -17,6 +17,7 @@ int caller_new(struct caller **ret, struct registry *registry, uid_t uid, const 
     if (!caller)
         return fault(ENOMEM, "caller");
     caller->n_holders = 1;
+    caller->config = registry_config(registry);
     caller->uid = uid;
     caller->account = registry_account(registry, uid);
     if (!caller->account) {
@@ -44,7 +45,8 @@ void caller_release(struct caller *caller)
 
 bool caller_is_administrator(const struct caller *caller)
 {
-    return caller->uid == 0;
+    return caller->uid == 0 ||
+           config_lists(caller->config->administrators, caller->uid, caller->groups, caller->n_groups);
 }
 
 int caller_act_as(struct caller *caller, struct registry *registry, uid_t uid)

@@ -18,6 +18,7 @@ struct caller {
     size_t n_holders;
     pid_t pid; /* for the log only: pids are used again */
     uid_t uid;
+    const struct config *config;
     struct account *account; /* the registry's */
     struct owner *owner;     /* the registry's; NULL: none yet */
     size_t n_groups;

@@ -16,13 +16,15 @@
 #include "config.h"
 #include "sessiond-codes.h"
 #include "store/account.h"
+#include "store/caller.h"
 #include "store/engine.h"
 
 struct registry {
     const struct config *config;
     struct lanes *lanes;
     const struct engine_table *engine;
-    void *owners; /* tsearch, by uid */
+    void *owners;         /* tsearch, by uid */
+    struct owner *nobody; /* whose are the shared stores; by their names with the @ */
     struct accounts accounts;
     struct store nothing; /* read in place of stores that do not exist */
 };
@@ -31,14 +33,15 @@ struct registry {
 
 static bool is_name(struct slice name)
 {
-    static const char first[] = "abcdefghijklmnopqrstuvwxyz0123456789", rest[] = "._-";
+    return proto_is_store_name(name.data, name.size);
+}
 
-    if (name.size == 0 || name.size > PROTO_STORE_MAX || !memchr(first, name.data[0], sizeof(first) - 1))
-        return false;
-    for (size_t i = 1; i < name.size; i++)
-        if (!memchr(first, name.data[i], sizeof(first) - 1) && !memchr(rest, name.data[i], sizeof(rest) - 1))
-            return false;
-    return true;
+/* The name of a shared store, without its @. Return: data NULL for any other name. */
+static struct slice shared_name(struct slice name)
+{
+    struct slice rest = {name.data + 1, name.size - 1};
+
+    return name.size > 1 && name.data[0] == '@' && is_name(rest) ? rest : (struct slice){0};
 }
 
 static int hex_digit(char c)
@@ -97,7 +100,7 @@ static int store_directory(const struct owner *owner, const char *name, char **r
 {
     char hex[2 * PROTO_STORE_MAX + 1];
 
-    name_to_hex(name, hex);
+    name_to_hex(name + (name[0] == '@'), hex);
     return asprintf(ret, "%s/%s", owner->directory, hex) < 0 ? fault(ENOMEM, "store") : 0;
 }
 
@@ -148,8 +151,8 @@ int owner_store(struct owner *owner, struct slice name, bool create, struct stor
 
     if (!name.data)
         name = slice_of("default");
-    if (name.size > 1 && name.data[0] == '@' && is_name((struct slice){name.data + 1, name.size - 1}))
-        return SESSIOND_NOT_FOUND;
+    if (shared_name(name).data)
+        return SESSIOND_NOT_FOUND; /* or the caller may not know of it; else registry_shared has found it */
     if (!is_name(name))
         return SESSIOND_INVALID;
 
@@ -285,6 +288,84 @@ int registry_existing_owner(struct registry *registry, uid_t uid, struct owner *
     return registry_owner(registry, uid, ret);
 }
 
+/* ---- shared stores ---- */
+
+static int open_nobody(struct registry *registry)
+{
+    struct owner *nobody = calloc(1, sizeof(*nobody));
+
+    if (!nobody)
+        return fault(ENOMEM, "shared stores");
+    nobody->uid = (uid_t)-1;
+    nobody->registry = registry;
+    list_init(&nobody->stores);
+    if (asprintf(&nobody->directory, "%s/shared", registry->config->state_dir) < 0) {
+        free(nobody);
+        return fault(ENOMEM, "shared stores");
+    }
+    registry->nobody = nobody;
+    return 0;
+}
+
+static enum right right_of(const struct shared_store *store, const struct caller *caller)
+{
+    for (enum right right = RIGHT_CHANGE; right > RIGHT_NONE; right--)
+        if (config_lists(store->who[right], caller->uid, caller->groups, caller->n_groups))
+            return right;
+    return RIGHT_NONE;
+}
+
+/* A declared store is there from the first time that somebody who may see it asks. */
+static int meet_shared(struct registry *registry, const char *declared, struct store **ret)
+{
+    char name[PROTO_STORE_MAX + 2];
+    struct store *store;
+    int r;
+
+    (void)snprintf(name, sizeof(name), "@%s", declared);
+    store = find(registry->nobody, slice_of(name));
+    if (!store && (r = store_new(registry->nobody, name, &store)))
+        return r;
+    store->exists = true;
+    *ret = store;
+    return 0;
+}
+
+int registry_shared(struct registry *registry, struct slice name, const struct caller *caller, enum right *ret_right,
+                    struct store **ret)
+{
+    const struct shared_stores *shared = registry->config->shared_stores;
+    struct slice wanted = shared_name(name);
+
+    for (size_t i = 0; wanted.data && shared && i < shared->n; i++) {
+        if (!slice_equal(slice_of(shared->stores[i].name), wanted))
+            continue;
+        *ret_right = right_of(&shared->stores[i], caller);
+        return *ret_right == RIGHT_NONE ? SESSIOND_NOT_FOUND : meet_shared(registry, shared->stores[i].name, ret);
+    }
+    return wanted.data ? SESSIOND_NOT_FOUND : SESSIOND_INVALID;
+}
+
+struct store *registry_next_shared(struct registry *registry, const struct caller *caller, const struct store *after)
+{
+    const struct shared_stores *shared = registry->config->shared_stores;
+    bool passed = !after;
+    struct store *store;
+
+    for (size_t i = 0; shared && i < shared->n; i++) {
+        if (passed && right_of(&shared->stores[i], caller) != RIGHT_NONE &&
+            meet_shared(registry, shared->stores[i].name, &store) == 0)
+            return store;
+        passed |= after && strcmp(after->name + 1, shared->stores[i].name) == 0;
+    }
+    return NULL;
+}
+
+const struct config *registry_config(const struct registry *registry)
+{
+    return registry->config;
+}
+
 struct account *registry_account(struct registry *registry, uid_t uid)
 {
     return accounts_of(&registry->accounts, uid);
@@ -296,12 +377,18 @@ int registry_open(struct registry **ret, const struct config *config, struct lan
                   const struct engine_table *engine)
 {
     struct registry *registry = calloc(1, sizeof(*registry));
+    int r;
 
     if (!registry)
         return fault(ENOMEM, "registry");
     registry->config = config;
     registry->lanes = lanes;
     registry->engine = engine;
+    r = open_nobody(registry);
+    if (r) {
+        free(registry);
+        return r;
+    }
     accounts_init(&registry->accounts, config);
     lane_adopt(lanes, &registry->nothing.lane, engine, NULL);
     *ret = registry;
@@ -311,6 +398,7 @@ int registry_open(struct registry **ret, const struct config *config, struct lan
 void registry_close(struct registry *registry)
 {
     tdestroy(registry->owners, owner_free);
+    owner_free(registry->nobody);
     accounts_deinit(&registry->accounts);
     free(registry);
 }

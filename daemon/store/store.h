@@ -3,6 +3,7 @@
  * owner, and in it one for each store, named by the hex digits of the store's name:
  *
  *     STATE/u/UID/HEX/items.db
+ *     STATE/shared/HEX/items.db      a shared store, which belongs to nobody
  *
  * The registry owns owners, and they own their stores, until the daemon ends. All of this is used on the loop thread;
  * what a store does on its lane is behind struct lane_store.
@@ -15,21 +16,22 @@
 #include <sys/types.h>
 
 #include "buf.h"
+#include "config.h"
 #include "proto.h"
 #include "store/lane.h"
 
 struct account;
-struct config;
+struct caller;
 struct engine_table;
 struct registry;
 
 struct store {
     struct lane_store lane;
-    struct list link; /* in owner->stores, by order of meeting */
-    char name[PROTO_STORE_MAX + 1];
-    char *directory; /* owned; NULL: volatile */
-    bool exists;     /* on disk, or a change that will make it has been submitted */
-    bool backing_up; /* a request makes a backup of it; the request clears this */
+    struct list link;               /* in owner->stores, by order of meeting */
+    char name[PROTO_STORE_MAX + 2]; /* with the @ of a shared one */
+    char *directory;                /* owned; NULL: volatile */
+    bool exists;                    /* on disk, or a change that will make it has been submitted */
+    bool backing_up;                /* a request makes a backup of it; the request clears this */
 };
 
 struct owner {
@@ -53,6 +55,16 @@ int registry_owner(struct registry *registry, uid_t uid, struct owner **ret);
 
 /* The same for one who has been met, or has a directory. Return: 0, SESSIOND_NOT_FOUND, or a fault. */
 int registry_existing_owner(struct registry *registry, uid_t uid, struct owner **ret);
+
+/* The shared store of this name, with its @, and what the caller may do to it. Return: 0, SESSIOND_NOT_FOUND (it is not
+ * declared, or the caller must not know), SESSIOND_INVALID (no name of a shared store), or a fault. */
+int registry_shared(struct registry *registry, struct slice name, const struct caller *caller, enum right *ret_right,
+                    struct store **ret);
+
+/* The next shared store that the caller may read, in the order of the configuration. Return: NULL after the last. */
+struct store *registry_next_shared(struct registry *registry, const struct caller *caller, const struct store *after);
+
+const struct config *registry_config(const struct registry *registry);
 
 /* What a uid pays with. Return: NULL if there is no memory for it. */
 struct account *registry_account(struct registry *registry, uid_t uid);

@@ -53,20 +53,26 @@ static int system_setup(void **state)
     return 0;
 }
 
-static int connect_as(const struct daemon *daemon, uid_t uid)
+static int connect_in(const struct daemon *daemon, uid_t uid, size_t n_groups, const gid_t *groups)
 {
     int fd;
 
-    assert_int_equal(setgroups(0, NULL), 0);
+    assert_int_equal(setgroups(n_groups, groups), 0);
     assert_int_equal(setegid(uid), 0);
     assert_int_equal(seteuid(uid), 0);
     fd = raw_connect(daemon->socket);
     assert_int_equal(seteuid(0), 0);
     assert_int_equal(setegid(0), 0);
+    assert_int_equal(setgroups(0, NULL), 0);
     return fd;
 }
 
-static void expect_in_log(const struct daemon *daemon, const char *text, int n_expected)
+static int connect_as(const struct daemon *daemon, uid_t uid)
+{
+    return connect_in(daemon, uid, 0, NULL);
+}
+
+static int log_counts(const struct daemon *daemon, const char *text)
 {
     char line[2048];
     FILE *file = fopen(daemon->log, "re");
@@ -76,6 +82,13 @@ static void expect_in_log(const struct daemon *daemon, const char *text, int n_e
     while (fgets(line, sizeof(line), file))
         n += strstr(line, text) != NULL;
     (void)fclose(file);
+    return n;
+}
+
+static void expect_in_log(const struct daemon *daemon, const char *text, int n_expected)
+{
+    int n = log_counts(daemon, text);
+
     if (n != n_expected)
         fail_msg("%d lines of the log say \"%s\", not %d", n, text, n_expected);
 }
@@ -360,6 +373,195 @@ static void test_sessionctl_names_an_owner(void **state)
     close(alice);
 }
 
+/* ---- shared stores ---- */
+
+static void configure(struct daemon *daemon, const char *json)
+{
+    static char path[PATH_SIZE];
+    FILE *file;
+
+    (void)snprintf(path, sizeof(path), "%s/config", daemon->scratch.path);
+    file = fopen(path, "we");
+    assert_non_null(file);
+    assert_true(fputs(json, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+    daemon->arguments[1] = "--config";
+    daemon->arguments[2] = path;
+}
+
+static int sharing_setup(void **state)
+{
+    struct daemon *daemon;
+
+    (void)daemon_setup_bare(state);
+    daemon = *state;
+    if (getuid() != 0)
+        return 0;
+    daemon->arguments[0] = "--system";
+    configure(daemon,
+              "{\"shared_stores\": {\"team\": {\"read\": [\"%30000\"], \"append\": [20001], \"change\": [20003]},"
+              " \"hers\": {\"change\": [20001]}}, \"administrators\": [\"%30001\"]}");
+    daemon_start(daemon);
+    open_doors(daemon);
+    return 0;
+}
+
+/* What a store does with a request of each kind. Expects this code for each (NULL: none). */
+static void expect_of_store(int fd, const char *store, const char *get, const char *add, const char *clear)
+{
+    struct buf answer = BUF_INIT;
+    const struct {
+        const char *method, *code;
+    } asked[] = {{"get_items", get}, {"add_items", add}, {"clear_session", clear}};
+
+    for (size_t i = 0; i < N(asked); i++) {
+        struct buf request = BUF_INIT;
+
+        begin(&request, asked[i].method, 2 + (i == 1));
+        pack_pair_text(&request, "session", slice_of("s"));
+        pack_pair_text(&request, "store", slice_of(store));
+        if (i == 1) {
+            pack_text(&request, slice_of("items"));
+            pack_array(&request, 1);
+            pack_text(&request, slice_of("{\"of\":\"all\"}"));
+        }
+        raw_send_buf(fd, &request);
+        raw_expect(fd, 1, asked[i].code);
+    }
+    buf_deinit(&answer);
+}
+
+static void test_a_shared_store_grants_what_was_declared(void **state)
+{
+    const gid_t readers = 30000;
+    struct daemon *daemon = *state;
+    int appender, reader, changer, stranger;
+
+    skip_without_root();
+    appender = connect_as(daemon, ALICE);
+    reader = connect_in(daemon, BOB, 1, &readers);
+    changer = connect_as(daemon, 20003);
+    stranger = connect_as(daemon, BOB); /* the same uid, in no group */
+    expect_of_store(appender, "@team", NULL, NULL, "denied");
+    expect_of_store(reader, "@team", NULL, "denied", "denied");
+    expect_of_store(stranger, "@team", "not_found", "not_found", "not_found");
+    expect_of_store(changer, "@team", NULL, NULL, NULL);
+    close(appender);
+    close(reader);
+    close(changer);
+    close(stranger);
+}
+
+static void test_what_is_shared_is_one_history_for_all(void **state)
+{
+    const gid_t readers = 30000;
+    struct buf answer = BUF_INIT;
+    struct daemon *daemon = *state;
+    int alice, bob;
+
+    skip_without_root();
+    alice = connect_as(daemon, ALICE);
+    bob = connect_in(daemon, BOB, 1, &readers);
+    add_as(alice, "s", "@team", "{\"of\":\"alice\"}");
+    add_as(bob, "s", "team", "{\"of\":\"bob\"}"); /* a store of his own, which has nothing to do with it */
+    get_as(bob, "s", "@team", &answer);
+    assert_true(contains(&answer, "alice") && !contains(&answer, "bob"));
+    get_as(alice, "s", "team", &answer);
+    assert_false(contains(&answer, "bob"));
+    daemon_stop(daemon);
+    daemon_start(daemon);
+    open_doors(daemon);
+    close(alice);
+    close(bob);
+    bob = connect_in(daemon, BOB, 1, &readers);
+    get_as(bob, "s", "@team", &answer);
+    assert_true(contains(&answer, "alice"));
+    buf_deinit(&answer);
+    close(bob);
+}
+
+static void test_a_shared_store_for_others_is_as_absent_as_one_that_is_not_declared(void **state)
+{
+    static const char *const methods[] = {"get_items",     "pop_item", "clear_session", "delete_session",
+                                          "list_sessions", "recover",  "backup"};
+    struct buf foreign = BUF_INIT, absent = BUF_INIT, request = BUF_INIT;
+    struct daemon *daemon = *state;
+    int alice, bob;
+
+    skip_without_root();
+    alice = connect_as(daemon, ALICE);
+    bob = connect_as(daemon, BOB);
+    add_as(alice, "s", "@hers", "{\"of\":\"alice\"}");
+    for (size_t i = 0; i < N(methods); i++) {
+        for (int j = 0; j < 2; j++) {
+            begin(&request, methods[i], 1 + (i < 4));
+            pack_pair_text(&request, "store", slice_of(j ? "@none" : "@hers"));
+            if (i < 4)
+                pack_pair_text(&request, "session", slice_of("s"));
+            ask(bob, &request, j ? &absent : &foreign);
+        }
+        expect_alike(&foreign, &absent, "not_found");
+    }
+    expect_in_log(daemon, "access_refused uid=20002", 2);
+    begin(&request, "list_stores", 0);
+    ask(bob, &request, &foreign);
+    assert_false(contains(&foreign, "hers") || contains(&foreign, "team"));
+    begin(&request, "info", 0);
+    ask(bob, &request, &foreign);
+    assert_false(contains(&foreign, "hers") || contains(&foreign, "team"));
+    begin(&request, "list_stores", 0);
+    ask(alice, &request, &foreign);
+    assert_true(contains(&foreign, "@hers") && contains(&foreign, "@team"));
+    buf_deinit(&foreign);
+    close(alice);
+    close(bob);
+}
+
+static void test_access_that_is_revoked_ends_with_the_reload(void **state)
+{
+    struct buf answer = BUF_INIT;
+    struct daemon *daemon = *state;
+    int alice;
+
+    skip_without_root();
+    alice = connect_as(daemon, ALICE);
+    add_as(alice, "s", "hers", "{\"of\":\"her own\"}");
+    add_as(alice, "s", "@hers", "{\"of\":\"alice\"}");
+    configure(daemon, "{\"shared_stores\": {\"hers\": {\"read\": [20001]}}}");
+    assert_int_equal(kill(daemon->pid, SIGHUP), 0);
+    WAIT_UNTIL(log_counts(daemon, "config_reloaded") == 1);
+    expect_of_store(alice, "@hers", NULL, "denied", "denied");
+    configure(daemon, "{\"shared_stores\": {\"hers\": {\"read\": [20002]}}}");
+    assert_int_equal(kill(daemon->pid, SIGHUP), 0);
+    WAIT_UNTIL(log_counts(daemon, "config_reloaded") == 2);
+    expect_of_store(alice, "@hers", "not_found", "not_found", "not_found");
+    get_as(alice, "s", "@hers", &answer);
+    assert_false(contains(&answer, "her own") ||
+                 contains(&answer, "alice")); /* neither the one history nor the other */
+    buf_deinit(&answer);
+    close(alice);
+}
+
+static void test_a_configured_group_administers(void **state)
+{
+    const gid_t administrators = 30001;
+    struct buf answer = BUF_INIT;
+    struct daemon *daemon = *state;
+    int alice, bob;
+
+    skip_without_root();
+    alice = connect_as(daemon, ALICE);
+    add_as(alice, "s", NULL, "{\"of\":\"alice\"}");
+    bob = connect_in(daemon, BOB, 1, &administrators);
+    hello_for(bob, ALICE, &answer);
+    get_as(bob, "s", NULL, &answer);
+    assert_true(contains(&answer, "alice"));
+    expect_in_log(daemon, "owner_named uid=20002", 1);
+    buf_deinit(&answer);
+    close(alice);
+    close(bob);
+}
+
 /* ---- user namespaces ---- */
 
 static int write_file(const char *path, const char *text)
@@ -465,6 +667,7 @@ static void test_roots_of_containers_are_who_they_are_outside(void **state)
     close(alice);
 }
 
+#define SHARING(test) cmocka_unit_test_setup_teardown(test, sharing_setup, daemon_teardown)
 #define TEST(test) cmocka_unit_test_setup_teardown(test, system_setup, daemon_teardown)
 
 int main(void)
@@ -479,6 +682,11 @@ int main(void)
         TEST(test_for_all_others_no_other_owner_is_there),
         TEST(test_who_guesses_many_names_does_not_fill_the_log),
         TEST(test_sessionctl_names_an_owner),
+        SHARING(test_a_shared_store_grants_what_was_declared),
+        SHARING(test_what_is_shared_is_one_history_for_all),
+        SHARING(test_a_shared_store_for_others_is_as_absent_as_one_that_is_not_declared),
+        SHARING(test_access_that_is_revoked_ends_with_the_reload),
+        SHARING(test_a_configured_group_administers),
         cmocka_unit_test_setup_teardown(test_a_peer_without_a_number_in_the_namespace_is_refused, contained_setup,
                                         contained_teardown),
         TEST(test_roots_of_containers_are_who_they_are_outside),

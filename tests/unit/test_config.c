@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -35,6 +37,14 @@ static int tear_down(void **state)
     (void)state;
     config_deinit(&config);
     return unlink(path);
+}
+
+static void expect_child_to_succeed(void)
+{
+    int status;
+
+    assert_true(wait(&status) > 0);
+    assert_int_equal(status, 0);
 }
 
 static void write_text(const char *text)
@@ -192,6 +202,72 @@ static void test_a_file_that_may_be_missing(void **state)
 
 /* ---- again ---- */
 
+static void test_shared_stores_and_administrators(void **state)
+{
+    const gid_t groups[] = {7, 100};
+    const struct shared_stores *shared;
+
+    (void)state;
+    assert_int_equal(read_text("{\"administrators\": [5, \"%7\"], \"shared_stores\": {\"a.b\": {\"read\": [\"root\"], "
+                               "\"change\": [4294967294]}, \"c\": {}}}"),
+                     0);
+    shared = config.shared_stores;
+    assert_int_equal(shared->n, 2);
+    assert_string_equal(shared->stores[0].name, "a.b");
+    assert_true(config_lists(shared->stores[0].who[RIGHT_READ], 0, NULL, 0));
+    assert_false(config_lists(shared->stores[0].who[RIGHT_APPEND], 0, NULL, 0));
+    assert_true(config_lists(shared->stores[0].who[RIGHT_CHANGE], 4294967294, NULL, 0));
+    assert_true(config_lists(config.administrators, 5, NULL, 0));
+    assert_true(config_lists(config.administrators, 6, groups, 2));
+    assert_false(config_lists(config.administrators, 7, groups + 1, 1)); /* a group is no user of the same number */
+}
+
+static void test_shared_stores_that_are_wrong_are_refused(void **state)
+{
+    static const char *const texts[] = {
+        "{\"shared_stores\": []}",
+        "{\"shared_stores\": {\"@a\": {}}}",
+        "{\"shared_stores\": {\"A\": {}}}",
+        "{\"shared_stores\": {\"a\": []}}",
+        "{\"shared_stores\": {\"a\": {\"write\": []}}}",
+        "{\"shared_stores\": {\"a\": {\"read\": 5}}}",
+        "{\"shared_stores\": {\"a\": {\"read\": [-1]}}}",
+        "{\"shared_stores\": {\"a\": {\"read\": [4294967295]}}}",
+        "{\"shared_stores\": {\"a\": {\"read\": [\"no such user\"]}}}",
+        "{\"shared_stores\": {\"a\": {\"read\": [\"%no such group\"]}}}",
+        "{\"shared_stores\": {\"a\": {\"read\": [\"%\"]}}}",
+        "{\"administrators\": {}}",
+        "{\"administrators\": [null]}",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        assert_int_equal(read_text(texts[i]), SESSIOND_INVALID);
+        assert_null(config.shared_stores);
+        assert_null(config.administrators);
+    }
+}
+
+static void test_few_descriptors_are_shared_out(void **state)
+{
+    struct rlimit before, few;
+
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    if (fork() == 0) { /* a hard limit does not come back */
+        few = (struct rlimit){64, 64};
+        _exit(setrlimit(RLIMIT_NOFILE, &few) || config_complete(&config) || config.connections != 16 ||
+              config.open_stores != 1);
+    }
+    expect_child_to_succeed();
+    if (fork() == 0) {
+        few = (struct rlimit){1024, 1024};
+        _exit(setrlimit(RLIMIT_NOFILE, &few) || config_complete(&config) ||
+              config.connections + config.open_stores * config.lanes * 4 > 1024 - 40 || config.connections < 400);
+    }
+    expect_child_to_succeed();
+}
+
 static void test_a_reload_takes_what_can_change_at_once_and_nothing_else(void **state)
 {
     char text[128];
@@ -323,6 +399,9 @@ int main(void)
         TEST(test_each_value_says_where_it_came_from),
         TEST(test_what_a_flag_outweighs_must_be_right_all_the_same),
         TEST(test_a_file_that_may_be_missing),
+        TEST(test_few_descriptors_are_shared_out),
+        TEST(test_shared_stores_that_are_wrong_are_refused),
+        TEST(test_shared_stores_and_administrators),
         TEST(test_a_reload_takes_what_can_change_at_once_and_nothing_else),
         TEST(test_a_reload_of_a_wrong_file_changes_nothing),
         TEST(test_a_reload_leaves_what_flags_said),
