@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -40,6 +41,7 @@ enum option_code {
     OPTION_CONFIG,
     OPTION_SYSTEM,
     OPTION_LOG_LEVEL,
+    OPTION_DUMPABLE,
     OPTION_CHECK_CONFIG,
     OPTION_PRINT_CONFIG,
     OPTION_HELP_CONFIG,
@@ -51,10 +53,12 @@ enum option_code {
 struct process {
     struct config config;
     enum option_code only; /* what is to be done instead of serving; 0: nothing */
+    bool dumpable;
     struct daemon daemon;
     struct server server;
     uv_loop_t loop;
     uv_signal_t signals[3];
+    uv_timer_t watchdog;
     uv_work_t first_work;
     struct lanes *lanes;
     struct registry *registry;
@@ -76,6 +80,8 @@ static const char usage[] =
     "  --system          serve many users, each peer's uid its own;\n"
     "                    default /run/sessiond/sessiond.sock and /var/lib/sessiond\n"
     "  --log-level L     error, warning, info (default) or debug; the log goes to stderr\n"
+    "  --dumpable        let the same user look into its memory and let it leave cores,\n"
+    "                    for debugging\n"
     "  --check-config    read the settings and exit: 0 good, 2 not, and where\n"
     "  --print-config    show each setting, its value and who said so, and exit\n"
     "  --help-config     show what can be set, with unit, range and default, and exit\n"
@@ -93,6 +99,7 @@ static const struct option options[] = {
     {"config", required_argument, NULL, OPTION_CONFIG},
     {"system", no_argument, NULL, OPTION_SYSTEM},
     {"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
+    {"dumpable", no_argument, NULL, OPTION_DUMPABLE},
     {"check-config", no_argument, NULL, OPTION_CHECK_CONFIG},
     {"print-config", no_argument, NULL, OPTION_PRINT_CONFIG},
     {"help-config", no_argument, NULL, OPTION_HELP_CONFIG},
@@ -187,6 +194,9 @@ static int read_option(struct process *process, int option, const char *value)
     case OPTION_SYSTEM:
         config->system = true;
         return -1;
+    case OPTION_DUMPABLE:
+        process->dumpable = true;
+        return -1;
     case OPTION_CHECK_CONFIG:
     case OPTION_PRINT_CONFIG:
         process->only = (enum option_code)option;
@@ -249,6 +259,14 @@ static int open_standard_descriptors(void)
     return 0;
 }
 
+/* Histories are nobody's business: no core, and no debugger of the same uid, unless somebody asks for it. */
+static int hide_memory(const struct process *process)
+{
+    if (process->dumpable)
+        return 0;
+    return prctl(PR_SET_DUMPABLE, 0) < 0 ? fault(errno, "PR_SET_DUMPABLE") : 0;
+}
+
 /* Descriptors for all connections and stores. libuv 1.44 aborts when its table of watchers cannot grow later, so it is
  * made to grow to its full size now: by watching, for a moment, a descriptor with the highest number. */
 static int reserve_descriptors(struct process *process)
@@ -299,7 +317,7 @@ static int set_up_process(struct process *process)
     umask(0077);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a file over RLIMIT_FSIZE is an error of that write, not our end */
-    if ((r = open_standard_descriptors()))
+    if ((r = open_standard_descriptors()) || (r = hide_memory(process)))
         return r;
     log_setup(process->config.log_level);
     if ((r = uv_loop_init(&process->loop)))
@@ -420,19 +438,46 @@ static int watch_signals(struct process *process)
     return 0;
 }
 
+/* Said by the loop, and only if the lanes get on as well: who waits for us in vain is better served by a new start. */
+static void on_watchdog(uv_timer_t *timer)
+{
+    struct process *process = timer->data;
+
+    if (process->server.stopping || lanes_get_on(process->lanes))
+        systemd_notify("WATCHDOG=1");
+}
+
+static int start_watchdog(struct process *process)
+{
+    uint64_t us = systemd_watchdog_us(), ms = us / 1000 / 3;
+    int r;
+
+    if (us == 0)
+        return 0;
+    process->watchdog.data = process;
+    if ((r = uv_timer_init(&process->loop, &process->watchdog)) ||
+        (r = uv_timer_start(&process->watchdog, on_watchdog, ms, ms ? ms : 1)))
+        return fault(r, "watchdog");
+    uv_unref((uv_handle_t *)&process->watchdog);
+    return 0;
+}
+
 /* Locks first, then stores, then the socket: nobody can connect before we can answer. */
 static int start(struct process *process)
 {
-    int r, passed_fd = systemd_listen_fd();
+    int r, passed_fd;
 
-    if ((r = memory_open(&process->daemon.memory, process->config.history_bytes)) ||
+    if ((r = systemd_listen_fd(&passed_fd)) ||
+        (r = memory_open(&process->daemon.memory, process->config.history_bytes)) ||
         (r = lock_state_dir(&process->config)) || (r = read_instance(process)) ||
         (r = sqlite_setup(&process->config)) || (r = watch_signals(process)) ||
         (r = lanes_open(&process->lanes, &process->loop, &process->config, server_on_jobs, &process->server)) ||
         (r = registry_open(&process->registry, &process->config, process->lanes, &sqlite_engine)))
         return r;
     process->daemon.registry = process->registry;
-    return server_open(&process->server, &process->loop, &process->daemon, process->registry, passed_fd);
+    if ((r = server_open(&process->server, &process->loop, &process->daemon, process->registry, passed_fd)))
+        return r;
+    return start_watchdog(process);
 }
 
 int main(int argc, char **argv)

@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "sessiond-codes.h"
 
 enum { FIRST_PASSED_FD = 3 };
 
@@ -32,17 +33,62 @@ void systemd_notify(const char *state)
         log_warning("notify_failed state=\"%s\"", state);
 }
 
-int systemd_listen_fd(void)
+/* A number of the environment that is meant for this process; 0: there is none. */
+static uint64_t read_number(const char *name, const char *name_of_pid)
 {
-    const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
-    int found = -1;
+    const char *pid = getenv(name_of_pid), *value = getenv(name);
 
-    if (pid && n && strtol(pid, NULL, 10) == getpid() && strtol(n, NULL, 10) >= 1) {
-        found = FIRST_PASSED_FD;
-        fcntl(found, F_SETFD, FD_CLOEXEC);
-    }
+    if (!value || (pid && strtol(pid, NULL, 10) != getpid()))
+        return 0;
+    return strtoull(value, NULL, 10);
+}
+
+uint64_t systemd_watchdog_us(void)
+{
+    uint64_t us = read_number("WATCHDOG_USEC", "WATCHDOG_PID");
+
+    unsetenv("WATCHDOG_USEC");
+    unsetenv("WATCHDOG_PID");
+    return us;
+}
+
+static int option_of(int fd, int name)
+{
+    int value = -1;
+    socklen_t size = sizeof(value);
+
+    return getsockopt(fd, SOL_SOCKET, name, &value, &size) < 0 ? -1 : value;
+}
+
+static int refuse(const char *why)
+{
+    log_error("passed_socket_refused why=\"%s\"", why);
+    return SESSIOND_INVALID;
+}
+
+static int check_passed(uint64_t n, int fd)
+{
+    if (n > 1)
+        return refuse("there are several; one socket, with one ListenStream=, is all that is served");
+    if (option_of(fd, SO_DOMAIN) != AF_UNIX || option_of(fd, SO_TYPE) != SOCK_STREAM)
+        return refuse("it is no stream socket of Unix");
+    if (option_of(fd, SO_ACCEPTCONN) != 1)
+        return refuse("it does not listen; with Accept=yes there is nothing to listen on");
+    return 0;
+}
+
+int systemd_listen_fd(int *ret_fd)
+{
+    uint64_t n = getenv("LISTEN_PID") ? read_number("LISTEN_FDS", "LISTEN_PID") : 0;
+    int r = n ? check_passed(n, FIRST_PASSED_FD) : 0;
+
     unsetenv("LISTEN_PID");
     unsetenv("LISTEN_FDS");
     unsetenv("LISTEN_FDNAMES");
-    return found;
+    *ret_fd = -1;
+    if (r || n == 0)
+        return r;
+    fcntl(FIRST_PASSED_FD, F_SETFD, FD_CLOEXEC);
+    *ret_fd = FIRST_PASSED_FD;
+    return 0;
 }

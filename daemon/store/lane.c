@@ -30,7 +30,10 @@ struct lane {
     struct list ready;    /* stores with waiting jobs, in turn */
     size_t n_jobs, bytes; /* waiting */
     bool stopping;
-    bool ended; /* its thread touches nothing any more */
+    bool at_work;        /* not waiting for work */
+    uint64_t turns;      /* pieces of work that were begun */
+    uint64_t turns_seen; /* when somebody last asked whether it gets on */
+    bool ended;          /* its thread touches nothing any more */
 
     /* The lane's own. */
     bool is_infirmary;
@@ -475,8 +478,11 @@ static bool next_batch(struct lane *lane, time_t seconds, struct list *batch, st
     until.tv_sec += seconds;
     list_init(batch);
     pthread_mutex_lock(&lane->lock);
+    lane->at_work = false;
     while (!(*ret = take_batch(lane, batch)) && !lane->stopping && !over)
         over = pthread_cond_timedwait(&lane->wake, &lane->lock, &until) == ETIMEDOUT;
+    lane->at_work = true;
+    lane->turns++;
     stop = !*ret && lane->stopping;
     pthread_mutex_unlock(&lane->lock);
     return !stop;
@@ -608,6 +614,30 @@ int lanes_open(struct lanes **ret, uv_loop_t *loop, const struct config *config,
             return r; /* at start only, and then the process ends */
     *ret = lanes;
     return 0;
+}
+
+static bool gets_on(struct lane *lane)
+{
+    bool r;
+
+    pthread_mutex_lock(&lane->lock);
+    r = lane->turns != lane->turns_seen || (!lane->at_work && list_is_empty(&lane->ready));
+    lane->turns_seen = lane->turns;
+    pthread_mutex_unlock(&lane->lock);
+    return r;
+}
+
+bool lanes_get_on(struct lanes *lanes)
+{
+    bool all = true;
+
+    for (size_t i = 0; i < lanes->n - 1; i++) { /* the infirmary waits for sick disks: that is what it is for */
+        if (gets_on(&lanes->lane[i]))
+            continue;
+        log_warning("lane_makes_no_progress lane=%zu", i);
+        all = false;
+    }
+    return all;
 }
 
 /* Return: false if it is still at work when the time is over. */

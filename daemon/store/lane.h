@@ -83,6 +83,10 @@ void lane_adopt(struct lanes *lanes, struct lane_store *store, const struct engi
  * in quarantine. */
 int lane_submit(struct job *job);
 
+/* Whether every lane but the infirmary has gone on since this was asked last, or has nothing to do. Lanes that are at
+ * the same piece of work as then are named in the log. */
+bool lanes_get_on(struct lanes *lanes);
+
 /* Stops the threads when their queues are empty; each closes its stores. Waits for them until `deadline_us` of the
  * monotonic clock, and hands back what they did last. Return: 0, or SESSIOND_UNAVAILABLE if one is stuck: the process
  * should end without more ado. */

@@ -211,14 +211,17 @@ static bool has_ended(struct daemon *daemon, int *ret_status)
 static int start(struct daemon *daemon)
 {
     const char *arguments[16] = {"--socket", daemon->socket, "--state-dir", daemon->state};
+    size_t i;
     int notify, log = open(daemon->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     char path[PATH_SIZE];
     int status = -1;
 
     assert_true(log >= 0);
     assert_int_equal(daemon->pid, 0);
-    for (size_t i = 0; daemon->arguments[i]; i++)
+    for (i = 0; daemon->arguments[i]; i++)
         arguments[4 + i] = daemon->arguments[i];
+    if (geteuid() != 0) /* else we could not count its descriptors */
+        arguments[4 + i] = "--dumpable";
     notify = open_notify(daemon, path);
     daemon->pid = spawn(build_path("sessiond"), arguments, log, path);
     close(log);

@@ -82,6 +82,8 @@ class Daemon:
             environment = {**os.environ, "NOTIFY_SOCKET": str(notify_path)}
             environment.pop("SESSIOND_SOCKET", None)
             command = [str(build_dir() / "sessiond"), "--socket", self.socket, "--state-dir", self.state_dir]
+            if os.geteuid() != 0:  # else we could not count its descriptors
+                command.append("--dumpable")
             self._process = subprocess.Popen([*command, *self._arguments], env=environment, stderr=log, stdout=log)
             try:
                 self._await_ready(notify)

@@ -1067,6 +1067,26 @@ static void test_a_full_store_in_memory_leaves_the_ballast_alone(void **state)
     assert_int_equal(removes.n_runs, 2);
 }
 
+/* ---- does it get on? ---- */
+
+static void test_a_lane_that_is_stuck_makes_no_progress(void **state)
+{
+    struct fixture *f = *state;
+    struct task after = task("after", JOB_READ);
+
+    start(f);
+    assert_true(lanes_get_on(f->lanes));
+    hold(f, &f->store);
+    (void)lanes_get_on(f->lanes); /* it had begun since it was asked last */
+    assert_false(lanes_get_on(f->lanes));
+    assert_false(lanes_get_on(f->lanes));
+    assert_int_equal(submit(&after, &f->store), 0);
+    assert_false(lanes_get_on(f->lanes));
+    let_go(f);
+    wait_for(f, 2);
+    assert_true(lanes_get_on(f->lanes));
+}
+
 /* ---- stopping ---- */
 
 static void test_stopping_finishes_what_waits_and_closes_the_stores(void **state)
@@ -1185,6 +1205,7 @@ int main(void)
         TEST(test_the_ballast_is_given_up_for_a_removal),
         TEST(test_a_removal_without_a_ballast_is_refused),
         TEST(test_a_full_store_in_memory_leaves_the_ballast_alone),
+        TEST(test_a_lane_that_is_stuck_makes_no_progress),
         TEST(test_stopping_finishes_what_waits_and_closes_the_stores),
         TEST(test_stopping_gives_up_a_job_in_steps),
         TEST(test_a_stuck_lane_is_not_waited_for_for_ever),

@@ -21,7 +21,7 @@ from conftest import build_dir, wait_until
 FIRST_PASSED_FD = 3
 
 
-def spawn(command: list[str], environment: dict[str, str], log: int, passed: list[int]) -> int:
+def spawn(command: list[str], environment: dict[str, str], log: int, passed: list[int], uid: int) -> int:
     """Start a program as systemd does: descriptors from 3 on, LISTEN_PID its own number. Return that number."""
     assert all(fd >= FIRST_PASSED_FD + len(passed) for fd in passed), "what is passed must not be in its own way"
     pid = os.fork()
@@ -35,6 +35,9 @@ def spawn(command: list[str], environment: dict[str, str], log: int, passed: lis
         os.closerange(FIRST_PASSED_FD + len(passed), 1024)
         if passed:
             environment = {**environment, "LISTEN_FDS": str(len(passed)), "LISTEN_PID": str(os.getpid())}
+        if uid != os.geteuid():
+            os.setgid(uid)
+            os.setuid(uid)
         os.execve(command[0], command, environment)
     finally:
         os._exit(127)
@@ -47,6 +50,7 @@ class Service:
         arguments: list[str],
         environment: dict[str, str],
         passes_socket: bool,
+        uid: int,
     ) -> None:
         self.directory = directory
         self.socket = str(directory / "s")
@@ -54,6 +58,7 @@ class Service:
         self.states: list[str] = []
         self._arguments = arguments
         self._environment = environment
+        self._uid = uid
         self._pid = 0
         self._status: int | None = None
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -77,7 +82,7 @@ class Service:
         environment = {**os.environ, "NOTIFY_SOCKET": str(self.directory / "notify"), **self._environment}
         command = [str(build_dir() / "sessiond"), "--socket", self.socket, "--state-dir", self.state_dir]
         with (self.directory / "log").open("ab") as log:
-            self._pid = spawn([*command, *self._arguments], environment, log.fileno(), fds)
+            self._pid = spawn([*command, *self._arguments], environment, log.fileno(), fds, self._uid)
 
     def start(self, fds: list[int] | None = None) -> None:
         n = self.count("READY=1")
@@ -142,11 +147,18 @@ def service_factory(short_dir: pathlib.Path) -> Iterator[Callable[..., Service]]
     services: list[Service] = []
 
     def make(
-        arguments: list[str] | None = None, environment: dict[str, str] | None = None, passes_socket: bool = True
+        arguments: list[str] | None = None,
+        environment: dict[str, str] | None = None,
+        passes_socket: bool = True,
+        as_uid: int | None = None,
     ) -> Service:
         directory = short_dir / str(len(services))
         directory.mkdir()
-        services.append(Service(directory, arguments or [], environment or {}, passes_socket))
+        uid = os.geteuid() if as_uid is None else as_uid
+        services.append(Service(directory, arguments or [], environment or {}, passes_socket, uid))
+        if as_uid is not None:
+            for path in (short_dir, directory, directory / "notify"):
+                os.chown(path, uid, uid)
         return services[-1]
 
     try:
