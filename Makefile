@@ -5,6 +5,7 @@
 V       ?= release
 B       := build/$(V)
 PREFIX  ?= /usr/local
+LIBDIR  ?= lib
 DESTDIR ?=
 VERSION := $(shell sed -n 's/^\#define SESSIOND_VERSION "\(.*\)"/\1/p' proto/proto.h)
 T       ?= 60
@@ -13,7 +14,9 @@ T       ?= 60
 PKGS_BUILD := gcc make pkg-config libuv1-dev libsqlite3-dev libjansson-dev libmsgpack-dev libxxhash-dev \
               libcurl4-openssl-dev python3 python3-venv
 PKGS_TEST  := $(PKGS_BUILD) libcmocka-dev clang libclang-rt-14-dev valgrind sqlite3 procps
-PKGS_CHECK := $(PKGS_TEST) clang-format clang-tidy cppcheck git
+PKGS_CHECK := $(PKGS_TEST) clang-format clang-tidy cppcheck git systemd mandoc
+PKGS_DEB   := $(PKGS_BUILD) debhelper dh-python fakeroot lintian python3-all python3-hatchling python3-msgpack \
+              pybuild-plugin-pyproject git
 PKGS_BENCH := $(PKGS_TEST) redis-server
 PKGS_COV   := $(PKGS_TEST) gcovr
 
@@ -68,11 +71,16 @@ PRELOAD := $(wildcard tests/crash/*/preload_*.c)
 HARNESS := $(patsubst tests/%.c,$(B)/tests/%.so,$(PRELOAD)) $(patsubst tests/%.c,$(B)/tests/%,\
              $(filter-out $(PRELOAD),$(wildcard tests/crash/*.c tests/crash/*/*.c tests/bench/*.c)))
 
-.PHONY: all demo run test check help install uninstall clean venv node bench crash fuzz example valgrind cov model \
+.PHONY: all man deb demo run test check help install uninstall clean venv node bench crash fuzz example valgrind cov model \
         need-% test-programs
 .DELETE_ON_ERROR:
 
 all: $(B)/sessiond $(B)/sessionctl $(B)/libsessiond.so $(B)/libsessiond.a
+
+man: $(B)/man/ready
+$(B)/man/ready: $(wildcard daemon/packaging/man/*) client/c/sessiond.h $(B)/sessiond $(B)/sessionctl
+	daemon/packaging/man/make $(B) $(VERSION) $(B)/man
+	@touch $@
 
 $(B)/sessiond: $(call obj,daemon/main.c) $(B)/libcore.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LINK_CORE)
@@ -153,21 +161,37 @@ run: all
 	@mkdir -p build/run
 	$(B)/sessiond --socket build/run/sessiond.sock --state-dir build/run/state
 
-install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include \
-	           $(DESTDIR)$(PREFIX)/lib/systemd/user
-	install $(B)/sessiond $(B)/sessionctl $(DESTDIR)$(PREFIX)/bin
-	install $(B)/libsessiond.so.0 $(DESTDIR)$(PREFIX)/lib
-	ln -sf libsessiond.so.0 $(DESTDIR)$(PREFIX)/lib/libsessiond.so
-	install -m 644 $(B)/libsessiond.a $(DESTDIR)$(PREFIX)/lib
-	install -m 644 client/c/sessiond.h proto/sessiond-codes.h $(DESTDIR)$(PREFIX)/include
-	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|; s|@MSGPACK@|$(MSGPACK)|' client/c/sessiond.pc.in \
-	    > $(DESTDIR)$(PREFIX)/lib/pkgconfig/sessiond.pc
-	sed 's|/usr/local/bin|$(PREFIX)/bin|' sessiond.service > $(DESTDIR)$(PREFIX)/lib/systemd/user/sessiond.service
+# What is installed: mode, what, the folder under PREFIX, its name there.
+P := daemon/packaging
+INSTALLED = \
+    755:$(B)/sessiond:bin: 755:$(B)/sessionctl:bin: \
+    644:$(B)/libsessiond.so.0:$(LIBDIR): 644:$(B)/libsessiond.a:$(LIBDIR): \
+    644:client/c/sessiond.h:include: 644:proto/sessiond-codes.h:include: \
+    644:$(B)/install/sessiond.pc:$(LIBDIR)/pkgconfig: \
+    644:$(B)/install/sessiond.service:lib/systemd/system: 644:$P/system/sessiond.socket:lib/systemd/system: \
+    644:$(B)/install/user.service:lib/systemd/user:sessiond.service 644:$P/user/sessiond.socket:lib/systemd/user: \
+    644:$P/system/sysusers.conf:lib/sysusers.d:sessiond.conf 644:$P/system/tmpfiles.conf:lib/tmpfiles.d:sessiond.conf \
+    644:client/cli/completion.bash:share/bash-completion/completions:sessionctl \
+    644:$(B)/man/man1/sessionctl.1:share/man/man1: 644:$(B)/man/man3/libsessiond.3:share/man/man3: \
+    644:$(B)/man/man5/sessiond.conf.5:share/man/man5: 644:$(B)/man/man8/sessiond.8:share/man/man8:
+
+path_of = $(DESTDIR)$(PREFIX)/$(word 3,$(1))/$(or $(word 4,$(1)),$(notdir $(word 2,$(1))))
+install_one = install -D -m $(word 1,$(1)) $(word 2,$(1)) $(call path_of,$(1)) &&
+
+install: all man
+	@mkdir -p $(B)/install
+	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(VERSION)|; s|@MSGPACK@|$(MSGPACK)|' \
+	    client/c/sessiond.pc.in > $(B)/install/sessiond.pc
+	sed 's|/usr/local/bin|$(PREFIX)/bin|' sessiond.service > $(B)/install/sessiond.service
+	sed 's|/usr/local/bin|$(PREFIX)/bin|' $P/user/sessiond.service > $(B)/install/user.service
+	@$(foreach each,$(INSTALLED),$(call install_one,$(subst :, ,$(each))))true
+	ln -sf libsessiond.so.0 $(DESTDIR)$(PREFIX)/$(LIBDIR)/libsessiond.so
 
 uninstall:
-	cd $(DESTDIR)$(PREFIX) && rm -f bin/sessiond bin/sessionctl lib/libsessiond.* lib/pkgconfig/sessiond.pc \
-	    include/sessiond.h include/sessiond-codes.h lib/systemd/user/sessiond.service
+	rm -f $(foreach each,$(INSTALLED),$(call path_of,$(subst :, ,$(each)))) $(DESTDIR)$(PREFIX)/$(LIBDIR)/libsessiond.so
+
+deb: need-DEB
+	@daemon/packaging/debian/make $(VERSION) build/deb
 
 venv: build/venv/ready
 build/venv/ready: tests/python/requirements.txt client/python/pyproject.toml
@@ -191,7 +215,7 @@ test: need-TEST
 	@tests/lib/run-tests $(B) $(ONLY)
 
 check: need-CHECK
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory all man
 	@tests/lint/check
 
 valgrind: need-TEST
@@ -231,7 +255,8 @@ help:
 	@echo 'make            build/$(V)/sessiond, sessionctl, libsessiond.so, libsessiond.a'
 	@echo 'make run        the daemon in the foreground, in build/run'
 	@echo 'make install    to PREFIX=$(PREFIX), under DESTDIR if set; make uninstall takes it away'
-	@echo 'make check      layers, words, format, tidy, cppcheck, symbols'
+	@echo 'make deb        Debian packages of what is committed, in build/deb; lintian looks at them'
+	@echo 'make check      layers, words, units, manual pages, format, tidy, cppcheck, symbols'
 	@echo 'make bench      rates and latencies beside Redis, the sessions of the Agents SDK and two limits: tests/bench/REPORT.md'
 	@echo '                (a quarter of an hour; WHOLE=1: also what takes long; ROWS="get-50 add*": some, to build/bench)'
 	@echo 'make crash      all that is done to break the promise: kill, power, states, damage, faults, alloc'
