@@ -22,22 +22,7 @@
 
 enum { ALICE = 20001, BOB = 20002, NOBODY_YET = 20099 };
 
-/* ---- somebody else ---- */
-
-/* Everybody may come in; what then counts is who they are. */
-static void open_doors(const struct daemon *daemon)
-{
-    assert_int_equal(chmod(daemon->scratch.path, 0711), 0);
-    assert_int_equal(chmod(daemon->socket, 0666), 0);
-}
-
-static void skip_without_root(void)
-{
-    if (getuid() != 0) {
-        print_message("# not run: it takes root to be somebody else\n");
-        skip();
-    }
-}
+/* ---- a daemon of many users ---- */
 
 static int system_setup(void **state)
 {
@@ -49,27 +34,8 @@ static int system_setup(void **state)
         return 0;
     daemon->arguments[0] = "--system";
     daemon_start(daemon);
-    open_doors(daemon);
+    daemon_open_doors(daemon);
     return 0;
-}
-
-static int connect_in(const struct daemon *daemon, uid_t uid, size_t n_groups, const gid_t *groups)
-{
-    int fd;
-
-    assert_int_equal(setgroups(n_groups, groups), 0);
-    assert_int_equal(setegid(uid), 0);
-    assert_int_equal(seteuid(uid), 0);
-    fd = raw_connect(daemon->socket);
-    assert_int_equal(seteuid(0), 0);
-    assert_int_equal(setegid(0), 0);
-    assert_int_equal(setgroups(0, NULL), 0);
-    return fd;
-}
-
-static int connect_as(const struct daemon *daemon, uid_t uid)
-{
-    return connect_in(daemon, uid, 0, NULL);
 }
 
 static int log_counts(const struct daemon *daemon, const char *text)
@@ -174,8 +140,8 @@ static void test_each_uid_has_stores_of_its_own(void **state)
     int alice, bob;
 
     skip_without_root();
-    alice = connect_as(daemon, ALICE);
-    bob = connect_as(daemon, BOB);
+    alice = raw_connect_as(daemon, ALICE, 0, NULL);
+    bob = raw_connect_as(daemon, BOB, 0, NULL);
     add_as(alice, "s", NULL, "{\"of\":\"alice\"}");
     add_as(bob, "s", NULL, "{\"of\":\"bob\"}");
     get_as(alice, "s", NULL, &answer);
@@ -195,8 +161,8 @@ static void test_an_owner_has_a_directory_that_nobody_else_enters(void **state)
     int alice, bob;
 
     skip_without_root();
-    alice = connect_as(daemon, ALICE);
-    bob = connect_as(daemon, BOB);
+    alice = raw_connect_as(daemon, ALICE, 0, NULL);
+    bob = raw_connect_as(daemon, BOB, 0, NULL);
     add_as(alice, "s", NULL, "{}");
     (void)snprintf(path, sizeof(path), "%s/u/%d", daemon->state, ALICE);
     assert_int_equal(stat(path, &status), 0);
@@ -215,15 +181,15 @@ static void test_a_directory_that_was_opened_to_others_is_closed_again(void **st
     int alice;
 
     skip_without_root();
-    alice = connect_as(daemon, ALICE);
+    alice = raw_connect_as(daemon, ALICE, 0, NULL);
     add_as(alice, "s", NULL, "{}");
     close(alice);
     daemon_stop(daemon);
     (void)snprintf(path, sizeof(path), "%s/u/%d", daemon->state, ALICE);
     assert_int_equal(chmod(path, 0755), 0);
     daemon_start(daemon);
-    open_doors(daemon);
-    alice = connect_as(daemon, ALICE);
+    daemon_open_doors(daemon);
+    alice = raw_connect_as(daemon, ALICE, 0, NULL);
     raw_send(alice, "\x94\x00\x01\xa4ping\x90", 9);
     raw_expect(alice, 1, NULL);
     assert_int_equal(stat(path, &status), 0);
@@ -241,8 +207,8 @@ static void test_a_session_of_others_reads_as_one_that_never_was(void **state)
     int alice, bob;
 
     skip_without_root();
-    alice = connect_as(daemon, ALICE);
-    bob = connect_as(daemon, BOB);
+    alice = raw_connect_as(daemon, ALICE, 0, NULL);
+    bob = raw_connect_as(daemon, BOB, 0, NULL);
     add_as(alice, "her-secret", "diary", "{\"of\":\"alice\"}");
     get_as(bob, "her-secret", "diary", &foreign);
     get_as(bob, "no--secret", "diary", &absent);
@@ -272,8 +238,8 @@ static void test_a_store_of_others_is_as_absent_as_one_that_is_not(void **state)
     int alice, bob;
 
     skip_without_root();
-    alice = connect_as(daemon, ALICE);
-    bob = connect_as(daemon, BOB);
+    alice = raw_connect_as(daemon, ALICE, 0, NULL);
+    bob = raw_connect_as(daemon, BOB, 0, NULL);
     add_as(alice, "s", "diary", "{\"of\":\"alice\"}");
     for (size_t i = 0; i < N(methods); i++) {
         ask_of_store(bob, methods[i], "diary", &foreign);
@@ -293,7 +259,7 @@ static void test_root_may_act_as_another_owner_and_that_is_noted(void **state)
     int alice, root;
 
     skip_without_root();
-    alice = connect_as(daemon, ALICE);
+    alice = raw_connect_as(daemon, ALICE, 0, NULL);
     add_as(alice, "s", NULL, "{\"of\":\"alice\"}");
     root = raw_connect(daemon->socket);
     get_as(root, "s", NULL, &answer);
@@ -317,8 +283,8 @@ static void test_for_all_others_no_other_owner_is_there(void **state)
     int alice, bob, root;
 
     skip_without_root();
-    alice = connect_as(daemon, ALICE);
-    bob = connect_as(daemon, BOB);
+    alice = raw_connect_as(daemon, ALICE, 0, NULL);
+    bob = raw_connect_as(daemon, BOB, 0, NULL);
     root = raw_connect(daemon->socket);
     add_as(alice, "s", NULL, "{\"of\":\"alice\"}");
     for (int i = 0; i < 3; i++) {
@@ -345,7 +311,7 @@ static void test_who_guesses_many_names_does_not_fill_the_log(void **state)
     int bob;
 
     skip_without_root();
-    bob = connect_as(daemon, BOB);
+    bob = raw_connect_as(daemon, BOB, 0, NULL);
     for (uint64_t owner = 0; owner < 1000; owner++)
         hello_for(bob, owner, &answer);
     expect_in_log(daemon, "access_refused uid=20002", 17); /* unless the minute has just ended */
@@ -363,7 +329,7 @@ static void test_sessionctl_names_an_owner(void **state)
     int alice;
 
     skip_without_root();
-    alice = connect_as(daemon, ALICE);
+    alice = raw_connect_as(daemon, ALICE, 0, NULL);
     add_as(alice, "s", NULL, "{\"of\":\"alice\"}");
     assert_int_equal(run_program("sessionctl", get, &output), 0);
     assert_true(contains(&output, "{\"of\":\"alice\"}\n"));
@@ -402,7 +368,7 @@ static int sharing_setup(void **state)
               "{\"shared_stores\": {\"team\": {\"read\": [\"%30000\"], \"append\": [20001], \"change\": [20003]},"
               " \"hers\": {\"change\": [20001]}}, \"administrators\": [\"%30001\"]}");
     daemon_start(daemon);
-    open_doors(daemon);
+    daemon_open_doors(daemon);
     return 0;
 }
 
@@ -438,10 +404,10 @@ static void test_a_shared_store_grants_what_was_declared(void **state)
     int appender, reader, changer, stranger;
 
     skip_without_root();
-    appender = connect_as(daemon, ALICE);
-    reader = connect_in(daemon, BOB, 1, &readers);
-    changer = connect_as(daemon, 20003);
-    stranger = connect_as(daemon, BOB); /* the same uid, in no group */
+    appender = raw_connect_as(daemon, ALICE, 0, NULL);
+    reader = raw_connect_as(daemon, BOB, 1, &readers);
+    changer = raw_connect_as(daemon, 20003, 0, NULL);
+    stranger = raw_connect_as(daemon, BOB, 0, NULL); /* the same uid, in no group */
     expect_of_store(appender, "@team", NULL, NULL, "denied");
     expect_of_store(reader, "@team", NULL, "denied", "denied");
     expect_of_store(stranger, "@team", "not_found", "not_found", "not_found");
@@ -460,8 +426,8 @@ static void test_what_is_shared_is_one_history_for_all(void **state)
     int alice, bob;
 
     skip_without_root();
-    alice = connect_as(daemon, ALICE);
-    bob = connect_in(daemon, BOB, 1, &readers);
+    alice = raw_connect_as(daemon, ALICE, 0, NULL);
+    bob = raw_connect_as(daemon, BOB, 1, &readers);
     add_as(alice, "s", "@team", "{\"of\":\"alice\"}");
     add_as(bob, "s", "team", "{\"of\":\"bob\"}"); /* a store of his own, which has nothing to do with it */
     get_as(bob, "s", "@team", &answer);
@@ -470,10 +436,10 @@ static void test_what_is_shared_is_one_history_for_all(void **state)
     assert_false(contains(&answer, "bob"));
     daemon_stop(daemon);
     daemon_start(daemon);
-    open_doors(daemon);
+    daemon_open_doors(daemon);
     close(alice);
     close(bob);
-    bob = connect_in(daemon, BOB, 1, &readers);
+    bob = raw_connect_as(daemon, BOB, 1, &readers);
     get_as(bob, "s", "@team", &answer);
     assert_true(contains(&answer, "alice"));
     buf_deinit(&answer);
@@ -489,8 +455,8 @@ static void test_a_shared_store_for_others_is_as_absent_as_one_that_is_not_decla
     int alice, bob;
 
     skip_without_root();
-    alice = connect_as(daemon, ALICE);
-    bob = connect_as(daemon, BOB);
+    alice = raw_connect_as(daemon, ALICE, 0, NULL);
+    bob = raw_connect_as(daemon, BOB, 0, NULL);
     add_as(alice, "s", "@hers", "{\"of\":\"alice\"}");
     for (size_t i = 0; i < N(methods); i++) {
         for (int j = 0; j < 2; j++) {
@@ -524,7 +490,7 @@ static void test_access_that_is_revoked_ends_with_the_reload(void **state)
     int alice;
 
     skip_without_root();
-    alice = connect_as(daemon, ALICE);
+    alice = raw_connect_as(daemon, ALICE, 0, NULL);
     add_as(alice, "s", "hers", "{\"of\":\"her own\"}");
     add_as(alice, "s", "@hers", "{\"of\":\"alice\"}");
     configure(daemon, "{\"shared_stores\": {\"hers\": {\"read\": [20001]}}}");
@@ -550,9 +516,9 @@ static void test_a_configured_group_administers(void **state)
     int alice, bob;
 
     skip_without_root();
-    alice = connect_as(daemon, ALICE);
+    alice = raw_connect_as(daemon, ALICE, 0, NULL);
     add_as(alice, "s", NULL, "{\"of\":\"alice\"}");
-    bob = connect_in(daemon, BOB, 1, &administrators);
+    bob = raw_connect_as(daemon, BOB, 1, &administrators);
     hello_for(bob, ALICE, &answer);
     get_as(bob, "s", NULL, &answer);
     assert_true(contains(&answer, "alice"));
@@ -587,7 +553,7 @@ static int contained_setup(void **state)
         return 0;
     (void)setenv("SESSIOND_WRAPPER", "unshare --user --map-root-user", 1);
     daemon_start(daemon);
-    open_doors(daemon);
+    daemon_open_doors(daemon);
     return 0;
 }
 
@@ -612,7 +578,7 @@ static void test_a_peer_without_a_number_in_the_namespace_is_refused(void **stat
     raw_send(root, "\x94\x00\x01\xa4ping\x90", 9);
     raw_expect(root, 1, NULL);
     for (uid_t uid = ALICE; uid <= BOB; uid++) {
-        fd = connect_as(daemon, uid);
+        fd = raw_connect_as(daemon, uid, 0, NULL);
         raw_receive(fd, &reply);
         assert_int_equal(reply.message.type, MESSAGE_NOTIFICATION);
         assert_true(contains(&reply.frame, "denied"));
@@ -634,7 +600,7 @@ static void test_roots_of_containers_are_who_they_are_outside(void **state)
     pid_t pid;
 
     skip_without_root();
-    alice = connect_as(daemon, ALICE);
+    alice = raw_connect_as(daemon, ALICE, 0, NULL);
     add_as(alice, "s", NULL, "{\"of\":\"alice\"}");
     assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
     pid = fork();

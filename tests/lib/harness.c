@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -495,6 +496,34 @@ static int read_frame(int fd, struct buf *frame)
         }
         if (n <= 0)
             return n == 0 || errno == ECONNRESET ? 0 : -errno;
+    }
+}
+
+void daemon_open_doors(const struct daemon *daemon)
+{
+    assert_int_equal(chmod(daemon->scratch.path, 0711), 0);
+    assert_int_equal(chmod(daemon->socket, 0666), 0);
+}
+
+int raw_connect_as(const struct daemon *daemon, uid_t uid, size_t n_groups, const gid_t *groups)
+{
+    int fd;
+
+    assert_int_equal(setgroups(n_groups, groups), 0);
+    assert_int_equal(setegid(uid), 0);
+    assert_int_equal(seteuid(uid), 0);
+    fd = raw_connect(daemon->socket);
+    assert_int_equal(seteuid(0), 0);
+    assert_int_equal(setegid(0), 0);
+    assert_int_equal(setgroups(0, NULL), 0);
+    return fd;
+}
+
+void skip_without_root(void)
+{
+    if (getuid() != 0) {
+        print_message("# not run: it takes root to be somebody else\n");
+        skip();
     }
 }
 

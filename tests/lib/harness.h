@@ -112,6 +112,13 @@ void expect_items(struct sessiond *client, const char *session, ...);
 /* ---- plain connections ---- */
 
 int raw_connect(const char *path);
+
+/* Lets other users come to the socket, and connects as one of them: what counts is the effective uid at connect. For
+ * root alone; a test that finds itself to be somebody else says that it was not run. */
+void daemon_open_doors(const struct daemon *daemon);
+int raw_connect_as(const struct daemon *daemon, uid_t uid, size_t n_groups, const gid_t *groups);
+void skip_without_root(void);
+
 void raw_send(int fd, const void *data, size_t size);
 void raw_send_buf(int fd, struct buf *buf); /* and empties it */
 
