@@ -162,12 +162,13 @@ static void on_tick(uv_timer_t *ticker)
 {
     struct server *server = CONTAINER_OF(ticker, struct server, ticker);
     uint64_t now = clock_monotonic_us(), patience = server->daemon->config->stall_seconds * 1000000;
+    uint64_t tick_us = patience / TICKS_PER_STALL; /* who would be over it by the next look is over it now */
 
     LIST_FOR_EACH_SAFE(link, &server->conns)
     {
         struct conn *conn = CONTAINER_OF(link, struct conn, link);
 
-        if (!conn->closing && conn_is_stalled(conn, now, patience)) {
+        if (!conn->closing && conn_is_stalled(conn, now, patience - tick_us)) {
             log_info("connection_stalled uid=%d seconds=%llu", conn->caller ? (int)conn->caller->uid : -1,
                      (unsigned long long)server->daemon->config->stall_seconds);
             conn_close(conn);
