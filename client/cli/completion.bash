@@ -13,7 +13,7 @@ _sessionctl() {
     fi
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
-        --socket | --store | --limit) ((i++)) ;;
+        --socket | --store | --owner | --limit) ((i++)) ;;
         -*) ;;
         backup | verify | add) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
         *) return ;;
