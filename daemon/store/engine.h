@@ -110,8 +110,8 @@ struct engine_table {
     /* An operator accepts that something is missing: from the commit of this on, changes are made again. */
     int (*recover)(struct engine *engine, uint64_t *ret_missing);
 
-    /* One small step of housekeeping, outside of transactions: checkpoints, receipts that expire. *ret_more: another
-     * step is worth doing as soon as nobody waits. */
+    /* One small step of housekeeping, outside of transactions: checkpoints, tables that follow the log, receipts that
+     * expire. *ret_more: another step is worth doing as soon as nobody waits. */
     int (*tend)(struct engine *engine, bool *ret_more);
 
     /* One step of a copy of the store into a file, outside of transactions; changes between steps are in the copy.

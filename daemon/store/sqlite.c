@@ -106,6 +106,16 @@ struct slice sqlite_column_slice(sqlite3_stmt *statement, int index)
     return (struct slice){data, data ? (size_t)sqlite3_column_bytes(statement, index) : 0};
 }
 
+uint64_t sqlite_column_number(sqlite3_stmt *statement, int index)
+{
+    return (uint64_t)sqlite3_column_int64(statement, index);
+}
+
+void sqlite_bind_number(sqlite3_stmt *statement, int index, uint64_t value)
+{
+    sqlite3_bind_int64(statement, index, (sqlite3_int64)value);
+}
+
 /* ---- transactions ---- */
 
 /* Nothing is built on a log that opening could not write back: its syncs may have failed before, and then the kernel
@@ -123,6 +133,7 @@ static void sqlite_rollback(struct engine *engine)
 {
     engine->now = engine->committed;
     engine->recovering = false;
+    fresh_rollback(&engine->fresh, engine->committed.position);
     /* After some errors SQLite has rolled back by itself already. */
     if (!sqlite3_get_autocommit(engine->db) && sqlite_run(engine, sqlite_use(engine, SQL_ROLLBACK)))
         engine->broken = true;
@@ -135,6 +146,7 @@ static int sqlite_commit(struct engine *engine)
     sqlite3_reset(sqlite_use(engine, SQL_COMMIT));
     if (rc == SQLITE_DONE) {
         engine->committed = engine->now;
+        fresh_commit(&engine->fresh);
         if (engine->recovering)
             engine->missing = 0;
         engine->recovering = false;
@@ -150,6 +162,20 @@ static int sqlite_commit(struct engine *engine)
     engine->broken = true;
     sqlite_rollback(engine);
     return SESSIOND_UNCERTAIN;
+}
+
+int sqlite_in_transaction(struct engine *engine, int (*work)(struct engine *))
+{
+    int r = sqlite_begin(engine, true);
+
+    if (r)
+        return r;
+    r = work(engine);
+    if (r) {
+        sqlite_rollback(engine);
+        return r;
+    }
+    return sqlite_commit(engine);
 }
 
 static bool sqlite_is_broken(const struct engine *engine)
@@ -396,6 +422,7 @@ static void engine_free(struct engine *engine)
     for (size_t i = 0; i < SQL_N; i++)
         sqlite3_finalize(engine->statements[i]);
     sqlite3_close(engine->db);
+    fresh_deinit(&engine->fresh);
     free(engine);
 }
 
@@ -427,6 +454,7 @@ static int sqlite_open(struct engine **ret, const char *directory, const struct 
         return fault(ENOMEM, "open a store");
     engine->config = config;
     engine->head_fd = -1;
+    fresh_init(&engine->fresh);
     engine->is_volatile = !directory;
     if (engine->is_volatile)
         memcpy(engine->path, ":memory:", sizeof(":memory:"));
@@ -436,11 +464,18 @@ static int sqlite_open(struct engine **ret, const char *directory, const struct 
     if ((!engine->is_volatile && (r = file_make_directory(directory))) || (r = open_head(engine)) ||
         (r = open_database(engine)) || (r = schema_migrate(engine->db, engine->path)) ||
         (r = settle_database(engine)) || (r = prepare_statements(engine)) || (r = read_counters(engine)) ||
-        (r = sqlite_head_compare(engine)) || (r = empty_log(engine)))
+        (r = sqlite_head_compare(engine)) || (r = sqlite_fresh_load(engine)) || (r = empty_log(engine)))
         return r;
     sqlite3_db_config(engine->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
     *ret = TAKE(engine);
     return 0;
+}
+
+static void sqlite_finish(struct engine *engine)
+{
+    sqlite_follow_all(engine);
+    if (!engine->broken)
+        (void)sqlite_clock_put(engine);
 }
 
 static void sqlite_close(struct engine *engine)
@@ -450,7 +485,7 @@ static void sqlite_close(struct engine *engine)
     if (engine->broken)
         sqlite3_db_config(engine->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     else if (!engine->is_volatile && !engine->missing)
-        (void)sqlite_clock_put(engine); /* only spares the next opening some counting */
+        sqlite_finish(engine); /* only spares the next opening some work */
     engine_free(engine);
 }
 

@@ -12,6 +12,7 @@
 
 #include "buf.h"
 #include "store/engine.h"
+#include "store/sqlite_fresh.h"
 
 enum { PAGE_SIZE = 4096 };
 
@@ -26,6 +27,10 @@ enum operation {
     OPERATION_RECOVER = 7, /* an operator accepted a loss: positions before this one may be missing */
 };
 
+/* The row of the log that an item's row stands for; if it has none, its columns are NULL. */
+#define SQLITE_ITEM_ROW                                                                                                \
+    " LEFT JOIN log ON log.position = item.position AND log.session = item.session AND log.seq = item.seq"
+
 /* X(name, text): every statement, prepared once when the store is opened. */
 #define SQLITE_STATEMENTS(X)                                                                                           \
     X(BEGIN_READ, "BEGIN")                                                                                             \
@@ -38,31 +43,45 @@ enum operation {
     X(LOG_LAST, "SELECT position, chain FROM log ORDER BY position DESC LIMIT 1")                                      \
     X(LOG_CHAIN, "SELECT chain FROM log WHERE position = ?1")                                                          \
     X(LOG_KEYS_AFTER, "SELECT count(key) FROM log WHERE position > ?1")                                                \
-    X(ITEMS_FLOOR, "SELECT seq FROM log INDEXED BY live WHERE session = ?1 AND operation = 1 AND seq > ?2"             \
-                   " AND seq < ?3 AND body IS NOT NULL ORDER BY seq DESC LIMIT 1 OFFSET ?4")                           \
-    X(ITEMS_GET, "SELECT seq, body FROM log INDEXED BY live WHERE session = ?1 AND operation = 1 AND seq >= ?2"        \
-                 " AND seq < ?3 AND body IS NOT NULL ORDER BY seq")                                                    \
-    X(ITEMS_GET_META, "SELECT seq, body, meta FROM log INDEXED BY live WHERE session = ?1 AND operation = 1"           \
-                      " AND seq >= ?2 AND seq < ?3 AND body IS NOT NULL ORDER BY seq")                                 \
-    X(ITEM_LAST, "SELECT position, seq, body, meta FROM log INDEXED BY live WHERE session = ?1 AND operation = 1"      \
-                 " AND body IS NOT NULL ORDER BY seq DESC LIMIT 1")                                                    \
-    X(ITEMS_SUM, "SELECT count(*), total(length(body) + ifnull(length(meta), 0)) FROM log INDEXED BY live"             \
-                 " WHERE session = ?1 AND operation = 1 AND seq >= ?2 AND body IS NOT NULL")                           \
-    X(ITEMS_ERASE, "UPDATE log SET body = NULL, meta = NULL WHERE position IN (SELECT position FROM log"               \
-                   " INDEXED BY live WHERE session = ?1 AND operation = ?2 AND seq >= ?3 AND body IS NOT NULL)")       \
+    X(LOG_TAIL, "SELECT position, operation, session, seq, revision, time_us, key, length(body),"                      \
+                " ifnull(length(meta), 0) FROM log WHERE position >= ?1 AND position <= ?2 ORDER BY position")         \
+    X(ITEMS_FLOOR, "SELECT seq FROM item WHERE session = ?1 AND operation = 1 AND seq > ?2 AND seq < ?3"               \
+                   " ORDER BY seq DESC LIMIT 1 OFFSET ?4")                                                             \
+    X(ITEMS_GET,                                                                                                       \
+      "SELECT item.seq, body FROM item" SQLITE_ITEM_ROW                                                                \
+      " WHERE item.session = ?1 AND item.operation = 1 AND item.seq >= ?2 AND item.seq < ?3 ORDER BY item.seq")        \
+    X(ITEMS_GET_META,                                                                                                  \
+      "SELECT item.seq, body, meta FROM item" SQLITE_ITEM_ROW                                                          \
+      " WHERE item.session = ?1 AND item.operation = 1 AND item.seq >= ?2 AND item.seq < ?3 ORDER BY item.seq")        \
+    X(ITEM_GET, "SELECT seq, body, meta FROM log WHERE position = ?1")                                                 \
+    X(ITEM_LAST, "SELECT item.position, item.seq, body, meta FROM item" SQLITE_ITEM_ROW                                \
+                 " WHERE item.session = ?1 AND item.operation = 1 ORDER BY item.seq DESC LIMIT 1")                     \
+    X(ITEMS_SUM, "SELECT count(*), total(length(body) + ifnull(length(meta), 0)) FROM item" SQLITE_ITEM_ROW            \
+                 " WHERE item.session = ?1 AND item.operation = 1 AND item.seq >= ?2")                                 \
+    X(ITEM_PUT, "INSERT OR REPLACE INTO item VALUES (?1, ?2, ?3, ?4)")                                                 \
+    X(ITEM_DROP, "DELETE FROM item WHERE session = ?1 AND operation = ?2 AND seq = ?3")                                \
+    X(ITEMS_DROP, "DELETE FROM item WHERE session = ?1 AND operation = ?2 AND seq >= ?3")                              \
     X(ITEM_ERASE, "UPDATE log SET body = NULL, meta = NULL WHERE position = ?1")                                       \
-    X(SESSION_GET, "SELECT number, count, bytes, head_seq, revision, epoch, created_us FROM session WHERE name = ?1")  \
+    X(ITEMS_ERASE, "UPDATE log SET body = NULL, meta = NULL WHERE session = ?1 AND position IN"                        \
+                   " (SELECT position FROM item WHERE session = ?1 AND operation = ?2 AND seq >= ?3)")                 \
+    X(SESSION_GET, "SELECT number, count, bytes, head_seq, revision, epoch, created_us, updated_us FROM session"       \
+                   " WHERE name = ?1")                                                                                 \
+    X(SESSION_BY_NUMBER,                                                                                               \
+      "SELECT number, count, bytes, head_seq, revision, epoch, created_us, updated_us, position, name"                 \
+      " FROM session WHERE number = ?1")                                                                               \
     X(SESSION_EXISTS, "SELECT 1 FROM session WHERE number = ?1")                                                       \
-    X(SESSION_INSERT, "INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")                               \
+    X(SESSION_INSERT, "INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")                          \
     X(SESSION_UPDATE, "UPDATE session SET count = ?3, bytes = ?4, head_seq = ?5, revision = ?6, epoch = ?7,"           \
-                      " updated_us = ?9 WHERE name = ?1")                                                              \
+                      " updated_us = ?9, position = ?10 WHERE name = ?1")                                              \
     X(SESSIONS_RAISE_EPOCH, "UPDATE session SET epoch = ?1, revision = revision + 1")                                  \
     X(SESSION_DELETE, "DELETE FROM session WHERE name = ?1")                                                           \
-    X(SESSIONS_LIST, "SELECT name, count, bytes, head_seq, revision, epoch, created_us, updated_us FROM session"       \
-                     " WHERE name > ?1 AND name >= ?2 AND name < ?3 ORDER BY name LIMIT ?4")                           \
+    X(SESSIONS_LIST,                                                                                                   \
+      "SELECT number, count, bytes, head_seq, revision, epoch, created_us, updated_us, name FROM session"              \
+      " WHERE name > ?1 AND name >= ?2 AND name < ?3 ORDER BY name LIMIT ?4")                                          \
     X(SESSIONS_COUNT, "SELECT count(*) FROM session")                                                                  \
     X(RECEIPT_GET, "SELECT position FROM receipt WHERE key = ?1")                                                      \
-    X(RECEIPT_PUT, "INSERT OR REPLACE INTO receipt VALUES (?1, ?2)")                                                   \
+    X(RECEIPT_PUT, "INSERT INTO receipt VALUES (?1, ?2)"                                                               \
+                   " ON CONFLICT DO UPDATE SET position = excluded.position WHERE excluded.position > position")       \
     X(RECEIPT_DROP, "DELETE FROM receipt WHERE key = ?1 AND position = ?2")                                            \
     X(CLOCK_LAST, "SELECT uptime_s, position, receipts FROM clock ORDER BY uptime_s DESC LIMIT 1")                     \
     X(CLOCK_AT, "SELECT position FROM clock WHERE uptime_s <= ?1 ORDER BY uptime_s DESC LIMIT 1")                      \
@@ -70,9 +89,14 @@ enum operation {
     X(CLOCK_TRIM, "DELETE FROM clock WHERE uptime_s < (SELECT max(uptime_s) FROM clock WHERE uptime_s <= ?1)")         \
     X(SWEPT_GET, "SELECT position, receipts FROM swept")                                                               \
     X(SWEPT_PUT, "UPDATE swept SET position = ?1, receipts = ?2")                                                      \
-    X(SWEEP_ROWS, "SELECT position, operation, session, key, body IS NOT NULL FROM log WHERE position > ?1"            \
+    X(SWEEP_ROWS, "SELECT position, operation, session, seq, key, body IS NOT NULL FROM log WHERE position > ?1"       \
                   " AND position <= ?2 ORDER BY position LIMIT ?3")                                                    \
     X(SWEEP_DROP, "DELETE FROM log WHERE position = ?1")                                                               \
+    X(FOLLOWED_GET, "SELECT position FROM followed")                                                                   \
+    X(FOLLOWED_PUT, "UPDATE followed SET position = ?1")                                                               \
+    X(LEFT_GET, "SELECT position FROM left_behind ORDER BY position")                                                  \
+    X(LEFT_PUT, "INSERT OR IGNORE INTO left_behind VALUES (?1)")                                                       \
+    X(LEFT_CLEAR, "DELETE FROM left_behind")                                                                           \
     X(PAGES, "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
 
 enum statement {
@@ -105,6 +129,7 @@ struct engine {
     struct counters head;           /* what was acknowledged, as the head says */
     bool recovering;                /* the open transaction accepts the loss */
     uint64_t missing;               /* rows of the log that were acknowledged and are not there; 0: none */
+    struct fresh fresh;             /* what the log has and the tables do not have yet */
     uint64_t uptime_base_s;         /* of the store, before this opening */
     uint64_t opened_us;             /* monotonic */
     struct counters clocked;        /* at the last row of `clock` */
@@ -137,6 +162,13 @@ int sqlite_run(struct engine *engine, sqlite3_stmt *statement);
 void sqlite_bind_slice(sqlite3_stmt *statement, int index, struct slice slice);
 struct slice sqlite_column_slice(sqlite3_stmt *statement, int index);
 
+/* Reads or binds a number that is never negative. */
+uint64_t sqlite_column_number(sqlite3_stmt *statement, int index);
+void sqlite_bind_number(sqlite3_stmt *statement, int index, uint64_t value);
+
+/* Runs `work` in a transaction of its own. */
+int sqlite_in_transaction(struct engine *engine, int (*work)(struct engine *));
+
 /* Uptime of the store, in seconds, all openings together. */
 uint64_t sqlite_uptime_s(const struct engine *engine);
 
@@ -156,6 +188,32 @@ uint64_t sqlite_chain(uint64_t before, const uint64_t numbers[], size_t n, struc
 #define SQLITE_PAGES_VFS "sessiond"
 int sqlite_pages_setup(void);
 void sqlite_pages_reserve(sqlite3 *db);
+
+/* sqlite_tables.c: the rows of the tables that are made from the log. */
+int sqlite_session_load(struct engine *, struct slice name, struct session *ret);
+int sqlite_session_save(struct engine *, struct slice name, const struct session *);
+int sqlite_session_drop(struct engine *, struct slice name);
+int sqlite_session_exists(struct engine *, uint64_t number, bool *ret);
+/* Reads a session from the statement's row: number, count, bytes, head_seq, revision, epoch, created_us, updated_us. */
+void sqlite_session_read(sqlite3_stmt *row, struct session *ret);
+int sqlite_item_put(struct engine *, uint64_t session, enum operation, uint64_t seq, uint64_t position);
+int sqlite_item_drop(struct engine *, uint64_t session, enum operation, uint64_t seq);
+/* Return: 0 with *ret_position, 0 if there is none; or as sqlite_judge. */
+int sqlite_receipt_get(struct engine *, struct slice key, uint64_t *ret_position);
+int sqlite_receipt_put(struct engine *, struct slice key, uint64_t position);
+int sqlite_receipt_drop(struct engine *, struct slice key, uint64_t position);
+
+/* sqlite_follow.c. Brings the tables up to date for one session, within the open transaction. */
+int sqlite_settle(struct engine *, struct fresh_session *);
+/* Is so much fresh that changes have to be written through? */
+bool sqlite_follow_is_late(const struct engine *);
+/* Whether a step is due. `all`: let the tables follow all that is fresh, not only when there is much. */
+bool sqlite_follow_is_due(const struct engine *, bool all);
+int sqlite_follow_step(struct engine *, bool *ret_more);
+/* All that can follow does; at the end. */
+void sqlite_follow_all(struct engine *);
+/* Reads what the log has and the tables do not have. Rows that cannot be read count as missing. */
+int sqlite_fresh_load(struct engine *);
 
 /* sqlite_items.c */
 int sqlite_get_items(struct engine *, const struct selection *, item_fn, void *, struct selection_result *);

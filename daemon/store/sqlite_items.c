@@ -1,79 +1,33 @@
 /* Reading and changing sessions. Every change goes through change_begin and change_end; between them it appends to the
- * log, and what is derived from the log is brought up to date in the same transaction. */
+ * log. What is made from the log is brought up to date in the same transaction, but for items that are added, which can
+ * wait: their tables follow (sqlite_follow.c). */
 #include "store/sqlite.h"
 
 #include <errno.h>
 #include <string.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/mem.h"
+
+enum {
+    WAITING_ITEMS_MAX = 256, /* more in one change are written through: they share pages anyway */
+};
 
 static const struct slice no_text = {0};
 
-/* ---- sessions ---- */
-
-struct session {
-    bool exists;
-    uint64_t number; /* the position of its first row in the log; never used twice */
-    uint64_t count, bytes, head_seq, revision, epoch, created_us;
-};
-
-static uint64_t column_number(sqlite3_stmt *statement, int index)
-{
-    return (uint64_t)sqlite3_column_int64(statement, index);
-}
-
-static void bind_number(sqlite3_stmt *statement, int index, uint64_t value)
-{
-    sqlite3_bind_int64(statement, index, (sqlite3_int64)value);
-}
-
+/* Where a session stands. What cannot be told, for its page is damaged, must not be taken for whole. */
 static int session_load(struct engine *engine, struct slice name, struct session *ret)
 {
-    sqlite3_stmt *get = sqlite_use(engine, SQL_SESSION_GET);
+    const struct fresh_session *fresh = fresh_find(&engine->fresh, name);
     int r;
 
-    *ret = (struct session){0};
-    sqlite_bind_slice(get, 1, name);
-    r = sqlite_step(engine, get, &ret->exists);
-    if (r == 0 && ret->exists) {
-        ret->number = column_number(get, 0);
-        ret->count = column_number(get, 1);
-        ret->bytes = column_number(get, 2);
-        ret->head_seq = column_number(get, 3);
-        ret->revision = column_number(get, 4);
-        ret->epoch = column_number(get, 5);
-        ret->created_us = column_number(get, 6);
+    if (fresh) {
+        *ret = fresh->session;
+        return 0;
     }
-    sqlite3_reset(get);
-    return r;
-}
-
-static int session_save(struct engine *engine, struct slice name, struct session *session, uint64_t now_us)
-{
-    sqlite3_stmt *save = sqlite_use(engine, session->exists ? SQL_SESSION_UPDATE : SQL_SESSION_INSERT);
-    const uint64_t numbers[] = {session->number,   session->count,    session->bytes,
-                                session->head_seq, session->revision, session->epoch};
-
-    sqlite_bind_slice(save, 1, name);
-    for (int i = session->exists; i < 6; i++)
-        bind_number(save, i + 2, numbers[i]);
-    if (!session->exists)
-        bind_number(save, 8, now_us);
-    bind_number(save, 9, now_us);
-    session->exists = true;
-    return sqlite_run(engine, save);
-}
-
-static int session_exists(struct engine *engine, uint64_t number, bool *ret)
-{
-    sqlite3_stmt *exists = sqlite_use(engine, SQL_SESSION_EXISTS);
-    int r;
-
-    bind_number(exists, 1, number);
-    r = sqlite_step(engine, exists, ret);
-    sqlite3_reset(exists);
-    return r;
+    r = sqlite_session_load(engine, name, ret);
+    return r == 0 && ret->exists && fresh_is_left(&engine->fresh, ret->number) ? SESSIOND_ROLLED_BACK : r;
 }
 
 /* ---- the log ---- */
@@ -83,9 +37,10 @@ struct writing {
     struct engine *engine;
     const struct change *change;
     struct session session;
-    uint64_t span;    /* rows it will have */
-    uint64_t removed; /* items it removes */
-    bool first;       /* its first row is still to come */
+    struct fresh_session *fresh; /* its items wait here; NULL: all is written through */
+    uint64_t span;               /* rows it will have */
+    uint64_t removed;            /* items it removes */
+    bool first;                  /* its first row is still to come */
 };
 
 /* Appends a row. The first one of a change carries what belongs to the whole of it. */
@@ -100,7 +55,7 @@ static int log_append(struct writing *w, enum operation operation, uint64_t seq,
 
     now->chain = sqlite_chain(now->chain, numbers, N_ELEMENTS(numbers), body, meta);
     for (int i = 0; i < (int)N_ELEMENTS(numbers); i++)
-        bind_number(insert, i + 1, numbers[i]);
+        sqlite_bind_number(insert, i + 1, numbers[i]);
     if (!w->first) {
         sqlite3_bind_null(insert, 8);
         sqlite3_bind_null(insert, 9);
@@ -115,28 +70,28 @@ static int log_append(struct writing *w, enum operation operation, uint64_t seq,
     return sqlite_run(w->engine, insert);
 }
 
+/* Appends a row with a text, and makes it known where it is. */
+static int log_append_text(struct writing *w, enum operation operation, uint64_t seq, struct slice body,
+                           struct slice meta)
+{
+    int r = log_append(w, operation, seq, body, meta);
+
+    if (r)
+        return r;
+    if (!w->fresh)
+        return sqlite_item_put(w->engine, w->session.number, operation, seq, w->engine->now.position);
+    fresh_add_item(&w->engine->fresh, w->fresh, seq, w->engine->now.position);
+    return 0;
+}
+
 /* ---- receipts ---- */
 
 struct receipt {
-    bool exists;
     uint64_t position, session, seq, revision, epoch, span, removed;
     enum operation operation;
     bool same;   /* the fingerprints are equal */
     bool erased; /* a pop whose item is gone */
 };
-
-static int receipt_position(struct engine *engine, struct slice key, struct receipt *receipt)
-{
-    sqlite3_stmt *get = sqlite_use(engine, SQL_RECEIPT_GET);
-    int r;
-
-    sqlite_bind_slice(get, 1, key);
-    r = sqlite_step(engine, get, &receipt->exists);
-    if (r == 0 && receipt->exists)
-        receipt->position = column_number(get, 0);
-    sqlite3_reset(get);
-    return r;
-}
 
 /* Reads the row that a receipt points at. A pop's item, if it is wanted and not erased, goes to the callback. */
 static int receipt_read(struct engine *engine, const struct change *change, struct receipt *receipt, item_fn item,
@@ -147,7 +102,7 @@ static int receipt_read(struct engine *engine, const struct change *change, stru
     bool row;
     int r;
 
-    bind_number(get, 1, receipt->position);
+    sqlite_bind_number(get, 1, receipt->position);
     r = sqlite_step(engine, get, &row);
     if (r)
         return r;
@@ -155,12 +110,12 @@ static int receipt_read(struct engine *engine, const struct change *change, stru
         return fault(EBADMSG, "a receipt without its change");
 
     receipt->operation = (enum operation)sqlite3_column_int(get, 0);
-    receipt->session = column_number(get, 1);
-    receipt->seq = column_number(get, 2);
-    receipt->revision = column_number(get, 3);
-    receipt->epoch = column_number(get, 4);
-    receipt->span = column_number(get, 5);
-    receipt->removed = column_number(get, 6);
+    receipt->session = sqlite_column_number(get, 1);
+    receipt->seq = sqlite_column_number(get, 2);
+    receipt->revision = sqlite_column_number(get, 3);
+    receipt->epoch = sqlite_column_number(get, 4);
+    receipt->span = sqlite_column_number(get, 5);
+    receipt->removed = sqlite_column_number(get, 6);
     receipt->same =
         slice_equal(sqlite_column_slice(get, 7), (struct slice){(const char *)change->fingerprint, FINGERPRINT_SIZE});
     body = sqlite_column_slice(get, 8);
@@ -210,39 +165,53 @@ static int receipt_answer(struct engine *engine, const struct receipt *receipt, 
     return 0;
 }
 
-/* Looks the key up. Return: 0 (ret->repeated: this was done before, and here is its answer; else: go on), KEY_REUSED,
- * or a fault. A receipt whose session has been deleted since is none. */
-static int receipt_find(struct engine *engine, const struct change *change, item_fn item, void *arg,
-                        struct change_result *ret)
+/* Return: as receipt_find, for the receipt at a position; 0: none. One whose session has been deleted since is none. */
+static int receipt_try(struct engine *engine, const struct change *change, uint64_t position, item_fn item, void *arg,
+                       struct change_result *ret)
 {
-    struct receipt receipt = {0};
+    struct receipt receipt = {.position = position};
     bool alive = true;
     int r;
 
-    if (!change->key.data)
+    if (position == 0)
         return 0;
-    if ((r = receipt_position(engine, change->key, &receipt)) || !receipt.exists)
-        return r;
     if ((r = receipt_read(engine, change, &receipt, item, arg)))
         return r;
     if (receipt.operation != OPERATION_DELETE && receipt.session != 0 &&
-        (r = session_exists(engine, receipt.session, &alive)))
+        (r = sqlite_session_exists(engine, receipt.session, &alive)))
         return r;
     if (!alive)
         return 0;
     return receipt.same ? receipt_answer(engine, &receipt, ret) : SESSIOND_KEY_REUSED;
 }
 
+/* Looks the key up. Return: 0 (ret->repeated: this was done before, and here is its answer; else: go on), KEY_REUSED,
+ * or a fault. */
+static int receipt_find(struct engine *engine, const struct change *change, item_fn item, void *arg,
+                        struct change_result *ret)
+{
+    const struct fresh_receipt *fresh;
+    uint64_t position;
+    int r;
+
+    if (!change->key.data)
+        return 0;
+    fresh = fresh_find_receipt(&engine->fresh, change->key);
+    if (fresh && ((r = receipt_try(engine, change, fresh->position, item, arg, ret)) || ret->repeated))
+        return r;
+    if ((r = sqlite_receipt_get(engine, change->key, &position)))
+        return r;
+    return receipt_try(engine, change, position, item, arg, ret);
+}
+
 static int receipt_put(struct writing *w, uint64_t position)
 {
-    sqlite3_stmt *put = sqlite_use(w->engine, SQL_RECEIPT_PUT);
-
     if (!w->change->key.data)
         return 0;
     w->engine->now.receipts++;
-    sqlite_bind_slice(put, 1, w->change->key);
-    bind_number(put, 2, position);
-    return sqlite_run(w->engine, put);
+    if (!sqlite_follow_is_late(w->engine) && fresh_add_receipt(&w->engine->fresh, w->change->key, position))
+        return 0;
+    return sqlite_receipt_put(w->engine, w->change->key, position);
 }
 
 /* ---- what all changes share ---- */
@@ -268,8 +237,52 @@ static int change_begin(struct writing *w, struct engine *engine, const struct c
         return r;
     ret->revision = w->session.revision;
     ret->epoch = w->session.epoch;
+    w->fresh = fresh_find(&engine->fresh, change->session);
+    if (w->fresh && w->fresh->is_stuck)
+        return SESSIOND_ROLLED_BACK;
     if (!fits(change->if_revision, w->session.revision) || !fits(change->if_epoch, w->session.epoch))
         return SESSIOND_CONFLICT;
+    return 0;
+}
+
+/* From here on the tables have all of the session, and its changes go there. */
+static int change_settles(struct writing *w)
+{
+    struct fresh_session *fresh = TAKE(w->fresh);
+
+    return fresh ? sqlite_settle(w->engine, fresh) : 0;
+}
+
+/* The same where all items are removed: those that are fresh never come into the table, which on a full disk could not
+ * take them. */
+static int change_empties(struct writing *w)
+{
+    struct fresh_session *fresh = TAKE(w->fresh);
+    sqlite3_stmt *erase = sqlite_use(w->engine, SQL_ITEM_ERASE);
+    int r = 0;
+
+    if (!fresh)
+        return 0;
+    fresh_touch(&w->engine->fresh, fresh);
+    for (size_t i = 0; r == 0 && i < fresh->n; i++) {
+        sqlite_bind_number(erase, 1, fresh->items[i].position);
+        r = sqlite_run(w->engine, erase);
+    }
+    fresh->settled = true;
+    return r;
+}
+
+/* The items that are added may wait if they are few, and not too much waits already. */
+static int change_waits(struct writing *w, size_t n)
+{
+    struct engine *engine = w->engine;
+    struct fresh_session *fresh = NULL;
+
+    if (n <= WAITING_ITEMS_MAX && !sqlite_follow_is_late(engine))
+        fresh = fresh_begin(&engine->fresh, w->change->session, &w->session, n);
+    if (!fresh)
+        return change_settles(w);
+    w->fresh = fresh;
     return 0;
 }
 
@@ -285,6 +298,21 @@ static void change_counts(struct writing *w)
         w->session.epoch++;
     }
     w->session.revision++;
+    w->session.updated_us = w->change->now_us;
+}
+
+/* The table has each session that exists; where one stands may wait along with its items. */
+static int change_saves(struct writing *w)
+{
+    bool is_new = !w->session.exists;
+    int r = 0;
+
+    if (!w->fresh || is_new)
+        r = sqlite_session_save(w->engine, w->change->session, &w->session);
+    w->session.exists = true;
+    if (w->fresh)
+        w->fresh->session = w->session;
+    return r;
 }
 
 /* Saves what the change made of the session, and its receipt. `position` is that of its first row. */
@@ -292,7 +320,7 @@ static int change_end(struct writing *w, uint64_t position, struct change_result
 {
     int r;
 
-    if ((r = session_save(w->engine, w->change->session, &w->session, w->change->now_us)))
+    if ((r = change_saves(w)))
         return r;
     ret->revision = w->session.revision;
     ret->epoch = w->session.epoch;
@@ -319,7 +347,7 @@ static int append_items(struct writing *w, const struct slice *items, size_t n, 
 
     for (size_t i = 0; i < n; i++) {
         meta = w->change->meta ? w->change->meta[i] : no_text;
-        if ((r = log_append(w, OPERATION_ITEM, ++w->session.head_seq, items[i], meta)))
+        if ((r = log_append_text(w, OPERATION_ITEM, ++w->session.head_seq, items[i], meta)))
             return r;
         w->session.count++;
         w->session.bytes += items[i].size + meta.size;
@@ -333,12 +361,18 @@ static int append_items(struct writing *w, const struct slice *items, size_t n, 
 
 static int erase(struct writing *w, enum operation operation, uint64_t from_seq)
 {
-    sqlite3_stmt *all = sqlite_use(w->engine, SQL_ITEMS_ERASE);
+    static const enum statement both[] = {SQL_ITEMS_ERASE, SQL_ITEMS_DROP}; /* the texts, then where they were */
+    int r = 0;
 
-    bind_number(all, 1, w->session.number);
-    sqlite3_bind_int(all, 2, operation);
-    bind_number(all, 3, from_seq);
-    return sqlite_run(w->engine, all);
+    for (size_t i = 0; r == 0 && i < N_ELEMENTS(both); i++) {
+        sqlite3_stmt *all = sqlite_use(w->engine, both[i]);
+
+        sqlite_bind_number(all, 1, w->session.number);
+        sqlite_bind_number(all, 2, operation);
+        sqlite_bind_number(all, 3, from_seq);
+        r = sqlite_run(w->engine, all);
+    }
+    return r;
 }
 
 /* Counts the items from a seq on, which are about to be removed. */
@@ -353,11 +387,11 @@ static int count_tail(struct writing *w, uint64_t from_seq, uint64_t *ret_count,
         *ret_bytes = w->session.bytes;
         return 0;
     }
-    bind_number(sum, 1, w->session.number);
-    bind_number(sum, 2, from_seq);
+    sqlite_bind_number(sum, 1, w->session.number);
+    sqlite_bind_number(sum, 2, from_seq);
     r = sqlite_step(w->engine, sum, &row);
     if (r == 0 && row) {
-        *ret_count = column_number(sum, 0);
+        *ret_count = sqlite_column_number(sum, 0);
         *ret_bytes = (uint64_t)sqlite3_column_double(sum, 1);
     }
     sqlite3_reset(sum);
@@ -381,6 +415,14 @@ static int remove_tail(struct writing *w, uint64_t from_seq)
 
 /* ---- the changes ---- */
 
+/* A row of the table of items for which the log has no text. */
+static int item_is_gone(sqlite3_stmt *row)
+{
+    sqlite3_reset(row);
+    log_error("store_damaged what=\"an item that is not in the log\"");
+    return SESSIOND_ROLLED_BACK;
+}
+
 int sqlite_add_items(struct engine *engine, const struct change *change, const struct slice *items, size_t n,
                      struct change_result *ret)
 {
@@ -394,6 +436,8 @@ int sqlite_add_items(struct engine *engine, const struct change *change, const s
         return change_nothing(&w);
 
     w.span = n;
+    if ((r = change_waits(&w, n)))
+        return r;
     change_counts(&w);
     position = engine->now.position + 1;
     if ((r = append_items(&w, items, n, ret)))
@@ -414,16 +458,20 @@ int sqlite_pop_item(struct engine *engine, const struct change *change, item_fn 
         return r;
     if (w.session.count == 0)
         return change_nothing(&w);
+    if ((r = change_settles(&w)))
+        return r;
 
-    bind_number(last, 1, w.session.number);
+    sqlite_bind_number(last, 1, w.session.number);
     if ((r = sqlite_step(engine, last, &row)))
         return r;
     if (!row)
         return fault(EBADMSG, "a session that counts more items than it has");
     body = sqlite_column_slice(last, 2);
     meta = sqlite_column_slice(last, 3);
-    bind_number(erase_one, 1, column_number(last, 0));
-    ret->first_seq = ret->last_seq = column_number(last, 1);
+    if (!body.data)
+        return item_is_gone(last);
+    sqlite_bind_number(erase_one, 1, sqlite_column_number(last, 0));
+    ret->first_seq = ret->last_seq = sqlite_column_number(last, 1);
     w.removed = 1;
     w.session.count--;
     w.session.bytes -= body.size + meta.size;
@@ -431,11 +479,12 @@ int sqlite_pop_item(struct engine *engine, const struct change *change, item_fn 
     /* The receipt has to be able to say what was taken; without a key nobody can ask. */
     r = item(arg, ret->first_seq, body, meta);
     if (r == 0 && change->key.data)
-        r = log_append(&w, OPERATION_POP, ret->first_seq, body, meta);
+        r = log_append_text(&w, OPERATION_POP, ret->first_seq, body, meta);
     else if (r == 0)
         r = log_append(&w, OPERATION_POP, ret->first_seq, no_text, no_text);
     sqlite3_reset(last);
-    if (r || (r = sqlite_run(engine, erase_one)))
+    if (r || (r = sqlite_run(engine, erase_one)) ||
+        (r = sqlite_item_drop(engine, w.session.number, OPERATION_ITEM, ret->first_seq)))
         return r;
     return change_end(&w, engine->now.position, ret);
 }
@@ -449,7 +498,7 @@ int sqlite_clear_session(struct engine *engine, const struct change *change, str
         return r;
     if (!w.session.exists)
         return change_nothing(&w);
-    if ((r = remove_tail(&w, 0)) || (r = erase(&w, OPERATION_POP, 0)))
+    if ((r = change_empties(&w)) || (r = remove_tail(&w, 0)) || (r = erase(&w, OPERATION_POP, 0)))
         return r;
     change_counts(&w);
     if ((r = log_append(&w, OPERATION_CLEAR, 0, no_text, no_text)))
@@ -468,7 +517,7 @@ int sqlite_replace_items(struct engine *engine, const struct change *change, str
         return r;
     if (!w.session.exists && n == 0)
         return change_nothing(&w);
-    if ((r = remove_tail(&w, from_seq.value)))
+    if ((r = change_settles(&w)) || (r = remove_tail(&w, from_seq.value)))
         return r;
 
     w.span = n + 1;
@@ -482,7 +531,6 @@ int sqlite_replace_items(struct engine *engine, const struct change *change, str
 
 int sqlite_delete_session(struct engine *engine, const struct change *change, struct change_result *ret)
 {
-    sqlite3_stmt *drop = sqlite_use(engine, SQL_SESSION_DELETE);
     struct writing w;
     int r;
 
@@ -490,12 +538,12 @@ int sqlite_delete_session(struct engine *engine, const struct change *change, st
         return r;
     if (!w.session.exists)
         return change_nothing(&w);
-    if ((r = remove_tail(&w, 0)) || (r = erase(&w, OPERATION_POP, 0)))
+    if ((r = change_empties(&w)) || (r = remove_tail(&w, 0)) || (r = erase(&w, OPERATION_POP, 0)))
         return r;
     change_counts(&w);
     ret->removed = w.removed;
-    sqlite_bind_slice(drop, 1, change->session);
-    if ((r = log_append(&w, OPERATION_DELETE, 0, no_text, no_text)) || (r = sqlite_run(engine, drop)))
+    if ((r = log_append(&w, OPERATION_DELETE, 0, no_text, no_text)) ||
+        (r = sqlite_session_drop(engine, change->session)))
         return r;
     return receipt_put(&w, engine->now.position);
 }
@@ -505,6 +553,25 @@ int sqlite_delete_session(struct engine *engine, const struct change *change, st
 /* Positions go on behind those that are missing, and all epochs rise to the new one, above any that was ever told:
  * whoever kept what he had read starts over. (An epoch is never larger than the log's last position, or a session that
  * begins anew would not be above its earlier ones.) */
+static void raise_fresh_list(struct fresh *fresh, struct list *sessions, uint64_t epoch)
+{
+    LIST_FOR_EACH(link, sessions)
+    {
+        struct fresh_session *session = CONTAINER_OF(link, struct fresh_session, link);
+
+        fresh_touch(fresh, session);
+        session->session.epoch = epoch;
+        session->session.revision++;
+    }
+}
+
+static void raise_fresh(struct fresh *fresh, uint64_t epoch)
+{
+    raise_fresh_list(fresh, &fresh->sessions, epoch);
+    raise_fresh_list(fresh, &fresh->following, epoch);
+    raise_fresh_list(fresh, &fresh->stuck, epoch);
+}
+
 int sqlite_recover(struct engine *engine, uint64_t *ret_missing)
 {
     sqlite3_stmt *raise = sqlite_use(engine, SQL_SESSIONS_RAISE_EPOCH);
@@ -518,94 +585,167 @@ int sqlite_recover(struct engine *engine, uint64_t *ret_missing)
         return 0;
     engine->recovering = true;
     engine->now.position = beyond;
-    bind_number(raise, 1, beyond + 1);
+    sqlite_bind_number(raise, 1, beyond + 1);
     if ((r = sqlite_run(engine, raise)))
         return r;
+    raise_fresh(&engine->fresh, beyond + 1);
     return log_append(&w, OPERATION_RECOVER, 0, no_text, no_text);
 }
 
 /* ---- reading ---- */
 
-/* The seq at which the answer begins: of the items between the bounds the latest `limit`. */
-static int find_floor(struct engine *engine, const struct session *session, const struct selection *selection,
-                      uint64_t before, uint64_t *ret)
+/* An answer on its way: of the session's items the latest so many between two bounds, first those that the table has,
+ * then those that are fresh. */
+struct reading {
+    struct engine *engine;
+    const struct selection *selection;
+    struct session session;
+    const struct fresh_session *fresh; /* NULL: the table has all */
+    uint64_t from, before;             /* seqs of those in the table; none if from >= before */
+    size_t fresh_from, fresh_to;       /* indexes of those that are fresh */
+    item_fn item;
+    void *arg;
+    uint64_t bytes;
+    struct selection_result *ret;
+};
+
+/* The seq at which the table's part of the answer begins: that of the last `limit` of its items. */
+static int find_floor(struct reading *reading, uint64_t limit)
 {
-    sqlite3_stmt *floor = sqlite_use(engine, SQL_ITEMS_FLOOR);
+    sqlite3_stmt *floor = sqlite_use(reading->engine, SQL_ITEMS_FLOOR);
     bool row;
     int r;
 
-    *ret = selection->after.value + 1;
-    if (!selection->limit.present || selection->limit.value >= session->count)
-        return 0;
-    bind_number(floor, 1, session->number);
-    bind_number(floor, 2, selection->after.value);
-    bind_number(floor, 3, before);
-    bind_number(floor, 4, selection->limit.value - 1);
-    r = sqlite_step(engine, floor, &row);
+    sqlite_bind_number(floor, 1, reading->session.number);
+    sqlite_bind_number(floor, 2, reading->selection->after.value);
+    sqlite_bind_number(floor, 3, reading->before);
+    sqlite_bind_number(floor, 4, limit - 1);
+    r = sqlite_step(reading->engine, floor, &row);
     if (r == 0 && row)
-        *ret = column_number(floor, 0);
+        reading->from = sqlite_column_number(floor, 0);
     sqlite3_reset(floor);
     return r;
 }
 
-/* Gives rows until the answer is full; then one more only to know that there is more. Whoever reads page by page would
- * never come to an end if the numbers did not rise. */
-static int give_items(struct engine *engine, const struct selection *selection, sqlite3_stmt *get, item_fn item,
-                      void *arg, struct selection_result *ret)
+static int find_bounds(struct reading *reading)
 {
-    struct slice body, meta = no_text;
-    uint64_t bytes = 0, seq;
-    bool row;
-    int r;
+    const struct selection *selection = reading->selection;
+    const struct fresh_session *fresh = reading->fresh;
+    uint64_t limit = selection->limit.value;
 
-    while ((r = sqlite_step(engine, get, &row)) == 0 && row) {
-        seq = column_number(get, 0);
-        if (seq <= (ret->n ? ret->last_seq : selection->after.value)) {
-            r = fault(EBADMSG, "items whose numbers do not rise");
-            break;
-        }
-        body = sqlite_column_slice(get, 1);
-        if (selection->with_meta)
-            meta = sqlite_column_slice(get, 2);
-        bytes += body.size + meta.size;
-        if (ret->n == PROTO_ANSWER_ITEMS_MAX || (ret->n > 0 && bytes > selection->max_bytes)) {
-            ret->more = true;
-            break;
-        }
-        ret->last_seq = seq;
-        if (ret->n++ == 0)
-            ret->first_seq = seq;
-        if ((r = item(arg, seq, body, meta)))
+    reading->from = selection->after.value + 1;
+    reading->before = selection->before.present ? selection->before.value : PROTO_NUMBER_MAX;
+    if (fresh) {
+        reading->fresh_from = fresh_item_at(fresh, reading->from);
+        reading->fresh_to = fresh_item_at(fresh, reading->before);
+        if (reading->before > fresh->items[0].seq)
+            reading->before = fresh->items[0].seq;
+    }
+    if (reading->fresh_from > reading->fresh_to)
+        reading->fresh_from = reading->fresh_to;
+    if (!selection->limit.present || limit >= reading->session.count)
+        return 0;
+    if (limit > reading->fresh_to - reading->fresh_from)
+        return find_floor(reading, limit - (reading->fresh_to - reading->fresh_from));
+    reading->fresh_from = reading->fresh_to - limit;
+    reading->before = 0;
+    return 0;
+}
+
+/* Gives one row, if the answer is not full yet. Whoever reads page by page would never come to an end if the numbers
+ * did not rise. */
+static int give_item(struct reading *reading, sqlite3_stmt *row)
+{
+    struct selection_result *ret = reading->ret;
+    uint64_t seq = sqlite_column_number(row, 0);
+    struct slice body = sqlite_column_slice(row, 1), meta = no_text;
+
+    if (!body.data)
+        return item_is_gone(row);
+    if (seq <= (ret->n ? ret->last_seq : reading->selection->after.value))
+        return fault(EBADMSG, "items whose numbers do not rise");
+    if (reading->selection->with_meta)
+        meta = sqlite_column_slice(row, 2);
+    reading->bytes += body.size + meta.size;
+    if (ret->n == PROTO_ANSWER_ITEMS_MAX || (ret->n > 0 && reading->bytes > reading->selection->max_bytes)) {
+        ret->more = true;
+        return 0;
+    }
+    ret->last_seq = seq;
+    if (ret->n++ == 0)
+        ret->first_seq = seq;
+    return reading->item(reading->arg, seq, body, meta);
+}
+
+/* Until the answer is full; then one more only to know that there is more. */
+static int give_items(struct reading *reading)
+{
+    sqlite3_stmt *get = sqlite_use(reading->engine, reading->selection->with_meta ? SQL_ITEMS_GET_META : SQL_ITEMS_GET);
+    bool row;
+    int r = 0;
+
+    if (reading->from >= reading->before)
+        return 0;
+    sqlite_bind_number(get, 1, reading->session.number);
+    sqlite_bind_number(get, 2, reading->from);
+    sqlite_bind_number(get, 3, reading->before);
+    while (!reading->ret->more && (r = sqlite_step(reading->engine, get, &row)) == 0 && row) {
+        if ((r = give_item(reading, get)))
             break;
     }
     sqlite3_reset(get);
     return r;
 }
 
+static int give_fresh_item(struct reading *reading, const struct fresh_item *item)
+{
+    sqlite3_stmt *get = sqlite_use(reading->engine, SQL_ITEM_GET);
+    bool row;
+    int r;
+
+    sqlite_bind_number(get, 1, item->position);
+    if ((r = sqlite_step(reading->engine, get, &row)))
+        return r;
+    r = row ? give_item(reading, get) : fault(EBADMSG, "an item that is not in the log");
+    sqlite3_reset(get);
+    return r;
+}
+
+static int give_fresh_items(struct reading *reading)
+{
+    int r = 0;
+
+    for (size_t i = reading->fresh_from; r == 0 && !reading->ret->more && i < reading->fresh_to; i++)
+        r = give_fresh_item(reading, &reading->fresh->items[i]);
+    return r;
+}
+
 int sqlite_get_items(struct engine *engine, const struct selection *selection, item_fn item, void *arg,
                      struct selection_result *ret)
 {
-    sqlite3_stmt *get = sqlite_use(engine, selection->with_meta ? SQL_ITEMS_GET_META : SQL_ITEMS_GET);
-    uint64_t before = selection->before.present ? selection->before.value : PROTO_NUMBER_MAX, floor;
-    struct session session;
+    struct reading reading = {
+        .engine = engine,
+        .selection = selection,
+        .item = item,
+        .arg = arg,
+        .ret = ret,
+        .fresh = fresh_find(&engine->fresh, selection->session),
+    };
     int r;
 
     *ret = (struct selection_result){.missing = engine->missing};
-    if ((r = session_load(engine, selection->session, &session)))
+    if ((r = session_load(engine, selection->session, &reading.session)))
         return r;
-    ret->head_seq = session.head_seq;
-    ret->revision = session.revision;
-    ret->epoch = session.epoch;
-    if (!fits(selection->if_epoch, session.epoch))
+    ret->head_seq = reading.session.head_seq;
+    ret->revision = reading.session.revision;
+    ret->epoch = reading.session.epoch;
+    if (!fits(selection->if_epoch, reading.session.epoch))
         return SESSIOND_CONFLICT;
-    if (session.count == 0 || (selection->limit.present && selection->limit.value == 0))
+    if (reading.session.count == 0 || (selection->limit.present && selection->limit.value == 0))
         return 0;
-    if ((r = find_floor(engine, &session, selection, before, &floor)))
+    if ((r = find_bounds(&reading)) || (r = give_items(&reading)))
         return r;
-    bind_number(get, 1, session.number);
-    bind_number(get, 2, floor);
-    bind_number(get, 3, before);
-    return give_items(engine, selection, get, item, arg, ret);
+    return give_fresh_items(&reading);
 }
 
 /* The smallest bytes greater than all that begin with the prefix. UTF-8 has no byte 0xff. */
@@ -616,6 +756,28 @@ static struct slice prefix_end(struct slice prefix, char copy[PROTO_SESSION_MAX]
     memcpy(copy, prefix.data, prefix.size);
     copy[prefix.size - 1]++;
     return (struct slice){copy, prefix.size};
+}
+
+/* The table has the names of all sessions, and where they stand unless that is fresh. */
+static struct session_info session_listed(struct engine *engine, sqlite3_stmt *row)
+{
+    struct slice name = sqlite_column_slice(row, 8);
+    const struct fresh_session *fresh = fresh_find(&engine->fresh, name);
+    struct session session;
+
+    sqlite_session_read(row, &session);
+    if (fresh)
+        session = fresh->session;
+    return (struct session_info){
+        .id = name,
+        .count = session.count,
+        .bytes = session.bytes,
+        .head_seq = session.head_seq,
+        .revision = session.revision,
+        .epoch = session.epoch,
+        .created_us = session.created_us,
+        .updated_us = session.updated_us,
+    };
 }
 
 int sqlite_list_sessions(struct engine *engine, const struct session_range *range, session_fn session, void *arg,
@@ -633,22 +795,13 @@ int sqlite_list_sessions(struct engine *engine, const struct session_range *rang
     sqlite_bind_slice(list, 1, range->after.data ? range->after : none);
     sqlite_bind_slice(list, 2, range->prefix.data ? range->prefix : none);
     sqlite_bind_slice(list, 3, prefix_end(range->prefix, end));
-    bind_number(list, 4, range->limit + 1);
+    sqlite_bind_number(list, 4, range->limit + 1);
     while ((r = sqlite_step(engine, list, &row)) == 0 && row) {
         if (n++ == range->limit) {
             *ret_more = true;
             break;
         }
-        info = (struct session_info){
-            .id = sqlite_column_slice(list, 0),
-            .count = column_number(list, 1),
-            .bytes = column_number(list, 2),
-            .head_seq = column_number(list, 3),
-            .revision = column_number(list, 4),
-            .epoch = column_number(list, 5),
-            .created_us = column_number(list, 6),
-            .updated_us = column_number(list, 7),
-        };
+        info = session_listed(engine, list);
         if ((r = session(arg, &info)))
             break;
     }

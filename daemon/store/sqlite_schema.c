@@ -20,6 +20,10 @@
  *   - clear, delete, nothing: seq 0
  * The body comes last, with meta, what stands beside it: what else a row says is read without them, though the page
  * that they go on may be damaged.
+ *
+ * item, session and receipt are made from the log and may lag behind it (sqlite_follow.c): they have all up to
+ * followed.position, but for the rows in left_behind. item has the log's rows that have a body, by session; what a
+ * session's row says includes all its items up to its own position.
  */
 static const char *const migrations[] = {
     "CREATE TABLE log ("
@@ -67,6 +71,21 @@ static const char *const migrations[] = {
     "INSERT INTO swept VALUES (0, 0);",
 
     "ALTER TABLE log ADD COLUMN meta BLOB;", /* NULL: nothing */
+
+    "CREATE TABLE item ("
+    "  session INTEGER NOT NULL,"
+    "  operation INTEGER NOT NULL,"
+    "  seq INTEGER NOT NULL,"
+    "  position INTEGER NOT NULL,"
+    "  PRIMARY KEY (session, operation, seq)"
+    ") WITHOUT ROWID;"
+    "INSERT INTO item SELECT session, operation, seq, position FROM log INDEXED BY live WHERE body IS NOT NULL"
+    "  ORDER BY session, operation, seq;"
+    "DROP INDEX live;"
+    "ALTER TABLE session ADD COLUMN position INTEGER NOT NULL DEFAULT 0;"
+    "CREATE TABLE followed (position INTEGER NOT NULL);"
+    "INSERT INTO followed SELECT ifnull(max(position), 0) FROM log;"
+    "CREATE TABLE left_behind (position INTEGER PRIMARY KEY);",
 };
 
 _Static_assert(N_ELEMENTS(migrations) == SCHEMA_VERSION, "each migration counts");

@@ -1,8 +1,8 @@
 /*
  * The schema of a SQLite store, as numbered migrations. Run by sqlite.c when it opens a store; the store's lane.
  *
- * The table `log` alone is the truth: a row for each item and each removal, in the order of commit. `session`, the
- * index `live` and `receipt` are derived from it, in the same transaction. `clock` maps uptime to log positions.
+ * The table `log` alone is the truth: a row for each item and each removal, in the order of commit. `session`, `item`
+ * and `receipt` are made from it, in the same transaction or later. `clock` maps uptime to log positions.
  */
 #ifndef SESSIOND_STORE_SQLITE_SCHEMA_H
 #define SESSIOND_STORE_SQLITE_SCHEMA_H
@@ -11,7 +11,7 @@
 
 enum {
     SCHEMA_APPLICATION_ID = 0x73657373, /* "sess" */
-    SCHEMA_VERSION = 2,                 /* the number of migrations */
+    SCHEMA_VERSION = 3,                 /* the number of migrations */
 };
 
 /* Brings an open database up to SCHEMA_VERSION, each step in a transaction of its own; an empty one from nothing.

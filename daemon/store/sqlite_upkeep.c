@@ -1,4 +1,5 @@
-/* What goes on between batches, in small steps: checkpoints, the clock, receipts that expire, copies for backups. */
+/* What goes on between batches, in small steps: checkpoints, tables that follow, the clock, receipts that expire,
+ * copies for backups. */
 #include "store/sqlite.h"
 
 #include <errno.h>
@@ -31,21 +32,6 @@ int sqlite_checkpoint(struct engine *engine)
     return 0;
 }
 
-/* Runs `work` in a transaction of its own. */
-static int in_transaction(struct engine *engine, int (*work)(struct engine *))
-{
-    int r = sqlite_engine.begin(engine, true);
-
-    if (r)
-        return r;
-    r = work(engine);
-    if (r) {
-        sqlite_engine.rollback(engine);
-        return r;
-    }
-    return sqlite_engine.commit(engine);
-}
-
 /* ---- the clock: which position was the last at which uptime ---- */
 
 static int put_clock_row(struct engine *engine)
@@ -60,7 +46,7 @@ static int put_clock_row(struct engine *engine)
 
 int sqlite_clock_put(struct engine *engine)
 {
-    int r = in_transaction(engine, put_clock_row);
+    int r = sqlite_in_transaction(engine, put_clock_row);
 
     if (r)
         return r;
@@ -96,48 +82,46 @@ static int position_of_age(struct engine *engine, uint64_t age, uint64_t *ret)
 
 /* ---- the sweep: receipts that are old enough go, and with them what only they still needed ---- */
 
+/* Not beyond what the tables have: until then nothing can be taken out of them. */
 static int sweep_target(struct engine *engine, uint64_t *ret)
 {
     const struct config *config = engine->config;
     bool too_many = engine->committed.receipts - engine->swept.receipts > config->receipts;
+    int r = position_of_age(engine, too_many ? config->receipt_min_seconds : config->receipt_seconds, ret);
 
-    return position_of_age(engine, too_many ? config->receipt_min_seconds : config->receipt_seconds, ret);
-}
-
-static int drop_receipt(struct engine *engine, struct slice key, sqlite3_int64 position)
-{
-    sqlite3_stmt *drop = sqlite_use(engine, SQL_RECEIPT_DROP);
-
-    sqlite_bind_slice(drop, 1, key);
-    sqlite3_bind_int64(drop, 2, position);
-    return sqlite_run(engine, drop);
+    if (*ret > engine->fresh.followed)
+        *ret = engine->fresh.followed;
+    return r;
 }
 
 /* A row of the log that its receipt no longer holds. The text of a popped item goes; so does an item's row that was
  * erased, unless it names its session. Rows of removals stay: a session's last row tells where its numbers stand. */
 static int sweep_row(struct engine *engine, sqlite3_stmt *row)
 {
-    sqlite3_int64 position = sqlite3_column_int64(row, 0);
+    uint64_t position = sqlite_column_number(row, 0);
     enum operation operation = (enum operation)sqlite3_column_int(row, 1);
-    bool names_session = sqlite3_column_int64(row, 2) == position, has_body = sqlite3_column_int(row, 4);
-    bool is_last = (uint64_t)position == engine->committed.position; /* it tells where positions go on */
-    struct slice key = sqlite_column_slice(row, 3);
+    uint64_t session = sqlite_column_number(row, 2), seq = sqlite_column_number(row, 3);
+    bool names_session = session == position, has_body = sqlite3_column_int(row, 5);
+    bool is_last = position == engine->committed.position; /* it tells where positions go on */
+    struct slice key = sqlite_column_slice(row, 4);
     sqlite3_stmt *change = NULL;
     int r;
 
     if (key.data) {
-        if ((r = drop_receipt(engine, key, position)))
+        if ((r = sqlite_receipt_drop(engine, key, position)))
             return r;
         engine->swept.receipts++;
     }
-    if (operation == OPERATION_POP && has_body)
+    if (operation == OPERATION_POP && has_body) {
+        if ((r = sqlite_item_drop(engine, session, OPERATION_POP, seq)))
+            return r;
         change = sqlite_use(engine, SQL_ITEM_ERASE);
-    else if (!is_last &&
-             (operation == OPERATION_NOTHING || (operation == OPERATION_ITEM && !has_body && !names_session)))
+    }
+    if (!is_last && (operation == OPERATION_NOTHING || (operation == OPERATION_ITEM && !has_body && !names_session)))
         change = sqlite_use(engine, SQL_SWEEP_DROP);
     if (!change)
         return 0;
-    sqlite3_bind_int64(change, 1, position);
+    sqlite_bind_number(change, 1, position);
     return sqlite_run(engine, change);
 }
 
@@ -156,7 +140,7 @@ static int trim_clock(struct engine *engine)
 static int sweep_rows(struct engine *engine)
 {
     sqlite3_stmt *rows = sqlite_use(engine, SQL_SWEEP_ROWS), *put = sqlite_use(engine, SQL_SWEPT_PUT);
-    uint64_t target;
+    uint64_t target, n = 0;
     bool row;
     int r;
 
@@ -165,7 +149,7 @@ static int sweep_rows(struct engine *engine)
     sqlite3_bind_int64(rows, 1, (sqlite3_int64)engine->swept.position);
     sqlite3_bind_int64(rows, 2, (sqlite3_int64)target);
     sqlite3_bind_int64(rows, 3, SWEEP_ROWS);
-    while ((r = sqlite_step(engine, rows, &row)) == 0 && row) {
+    for (; (r = sqlite_step(engine, rows, &row)) == 0 && row; n++) {
         engine->swept.position = (uint64_t)sqlite3_column_int64(rows, 0);
         if ((r = sweep_row(engine, rows)))
             break;
@@ -173,6 +157,8 @@ static int sweep_rows(struct engine *engine)
     sqlite3_reset(rows);
     if (r)
         return r;
+    if (n < SWEEP_ROWS) /* those are all, whatever the clock says */
+        engine->swept.position = target;
     sqlite3_bind_int64(put, 1, (sqlite3_int64)engine->swept.position);
     sqlite3_bind_int64(put, 2, (sqlite3_int64)engine->swept.receipts);
     return (r = sqlite_run(engine, put)) ? r : trim_clock(engine);
@@ -187,7 +173,7 @@ static int sweep(struct engine *engine, bool *ret_more)
     *ret_more = false;
     if ((r = sweep_target(engine, &target)) || target <= engine->swept.position)
         return r;
-    if ((r = in_transaction(engine, sweep_rows))) {
+    if ((r = sqlite_in_transaction(engine, sweep_rows))) {
         engine->swept = before;
         return r;
     }
@@ -204,6 +190,8 @@ int sqlite_tend(struct engine *engine, bool *ret_more)
         return 0; /* nothing is changed until somebody has looked */
     if (engine->log_pages >= CHECKPOINT_PAGES)
         return sqlite_checkpoint(engine);
+    if (sqlite_follow_is_due(engine, clock_is_due(engine) && engine->fresh.followed <= engine->clocked.position))
+        return sqlite_follow_step(engine, ret_more);
     if (clock_is_due(engine))
         return sqlite_clock_put(engine);
     return sweep(engine, ret_more);

@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <setjmp.h>
+#include <sqlite3.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -33,11 +34,13 @@
 struct kind {
     const struct engine_table *table;
     bool on_disk;
+    uint64_t follow_rows; /* 0: the default, and then nothing is tended unless the test does; else after each commit */
 };
 
 struct fixture {
     const struct engine_table *table;
     bool on_disk;
+    bool tends;
     struct config config;
     char top[32];       /* made for this test, and removed with all that is in it */
     char directory[64]; /* the store's own */
@@ -109,6 +112,17 @@ static inline void copy_directory(const char *from_directory, const char *to_dir
     closedir(directory);
 }
 
+/* A file of the store. The path is good until the fourth call after this one. */
+static inline const char *file_of(const struct fixture *f, const char *name)
+{
+    static char paths[4][128];
+    static unsigned next;
+    char *path = paths[next++ % N(paths)];
+
+    (void)snprintf(path, sizeof(paths[0]), "%s/%s", f->directory, name);
+    return path;
+}
+
 /* ---- life ---- */
 
 static inline int open_store(struct fixture *f)
@@ -138,6 +152,10 @@ static inline int set_up_closed(void **state)
     f->table = kind->table;
     f->on_disk = kind->on_disk;
     config_init(&f->config);
+    if (kind->follow_rows) {
+        f->config.follow_rows = kind->follow_rows;
+        f->tends = true;
+    }
     (void)snprintf(f->top, sizeof(f->top), "%s/sd-XXXXXX", scratch_directory);
     if (!mkdtemp(f->top))
         return -1;
@@ -174,11 +192,21 @@ static inline void begin(struct fixture *f)
     f->in_transaction = true;
 }
 
+/* As a lane does between batches. */
+static inline void tend(struct fixture *f)
+{
+    bool more;
+
+    must(f->table->tend(f->engine, &more));
+}
+
 static inline void commit(struct fixture *f)
 {
     assert_true(f->in_transaction);
     f->in_transaction = false;
     must(f->table->commit(f->engine));
+    if (f->tends)
+        tend(f);
 }
 
 static inline void roll_back(struct fixture *f)
@@ -203,6 +231,8 @@ static inline int leave(struct fixture *f, int r)
         must(f->table->commit(f->engine));
     else
         f->table->rollback(f->engine);
+    if (f->tends)
+        tend(f);
     return r;
 }
 
@@ -401,6 +431,34 @@ static inline void tend_all(struct fixture *f)
         assert_true(i < 10000);
         must(f->table->tend(f->engine, &more));
     }
+}
+
+/* ---- files behind the store's back ---- */
+
+/* Runs SQL on a file that nobody has open. `vfs`: "sessiond" for a store, whose pages have checksums; NULL for what is
+ * none. Return: the first number of the first row, or -1. */
+static inline int64_t sql_as(const char *vfs, const char *path, const char *text)
+{
+    sqlite3_stmt *statement;
+    int64_t number = -1;
+    sqlite3 *db;
+
+    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, vfs), SQLITE_OK);
+    while (text[0]) {
+        if (sqlite3_prepare_v2(db, text, -1, &statement, &text) != SQLITE_OK)
+            fail_msg("%s", sqlite3_errmsg(db));
+        if (sqlite3_step(statement) == SQLITE_ROW)
+            number = sqlite3_column_int64(statement, 0);
+        if (sqlite3_finalize(statement) != SQLITE_OK)
+            fail_msg("%s", sqlite3_errmsg(db));
+    }
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    return number;
+}
+
+static inline int64_t sql(const char *path, const char *text)
+{
+    return sql_as("sessiond", path, text);
 }
 
 #endif

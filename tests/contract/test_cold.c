@@ -313,7 +313,7 @@ static void test_the_disk_is_full_at_each_write(void **state)
 
 int main(void)
 {
-    static struct kind kind = {&sqlite_engine, true};
+    static struct kind kind = {&sqlite_engine, true, 0};
 #define TEST(name)                                                                                                     \
     {                                                                                                                  \
 #name, name, set_up_closed, tear_down_disarmed, &kind                                                          \

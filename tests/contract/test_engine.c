@@ -1435,7 +1435,8 @@ static void test_a_backup_that_cannot_be_written(void **state)
 
 /* ---- the suite ---- */
 
-static struct kind on_disk = {&sqlite_engine, true}, in_memory = {&sqlite_engine, false};
+static struct kind on_disk = {&sqlite_engine, true, 0}, in_memory = {&sqlite_engine, false, 0};
+static struct kind followed = {&sqlite_engine, true, 1}, lagging = {&sqlite_engine, true, 8}; /* see sqlite_follow.c */
 
 #define TEST(kind, name)                                                                                               \
     {                                                                                                                  \
@@ -1491,6 +1492,7 @@ int main(void)
         TEST(on_disk, test_a_backup_that_is_given_up),
         TEST(on_disk, test_a_backup_that_cannot_be_written),
     };
+    static const struct CMUnitTest followed_tests[] = {SUITE(followed)}, lagging_tests[] = {SUITE(lagging)};
     static const struct CMUnitTest memory_tests[] = {
         SUITE(in_memory),
         cmocka_unit_test_prestate_setup_teardown(test_a_full_store_refuses_and_goes_on_after_a_clear, set_up_small,
@@ -1505,5 +1507,7 @@ int main(void)
     if (sqlite_setup(&config))
         return 1;
     return cmocka_run_group_tests_name("engine on disk", disk_tests, NULL, NULL) +
+           cmocka_run_group_tests_name("engine on disk, whose tables follow at once", followed_tests, NULL, NULL) +
+           cmocka_run_group_tests_name("engine on disk, whose tables lag behind", lagging_tests, NULL, NULL) +
            cmocka_run_group_tests_name("engine in memory", memory_tests, NULL, NULL);
 }

@@ -382,7 +382,7 @@ static void test_memory_that_the_disk_needs_is_missing(void **state)
 
 int main(void)
 {
-    static struct kind kind = {&sqlite_engine, true};
+    static struct kind kind = {&sqlite_engine, true, 0};
 #define TEST(name)                                                                                                     \
     {                                                                                                                  \
 #name, name, set_up_closed, tear_down_disarmed, &kind                                                          \

@@ -616,7 +616,7 @@ static void do_something(struct fixture *f)
     get_over(f, r);
 }
 
-static void tend(struct fixture *f)
+static void look_after(struct fixture *f)
 {
     bool more;
 
@@ -634,6 +634,7 @@ static void print_counts(const struct fixture *f)
 
 static void test_the_store_and_its_model_agree(void **state)
 {
+    static const uint64_t follow_rows[] = {1, 4, 32, 4096};
     struct fixture *f = *state;
     uint64_t seed = number_from("SESSIOND_TEST_SEED", (uint64_t)getpid() * 2654435761u + (uint64_t)f->on_disk);
     uint64_t n = number_from("SESSIOND_TEST_OPERATIONS", OPERATIONS);
@@ -646,13 +647,14 @@ static void test_the_store_and_its_model_agree(void **state)
         (void)snprintf(key_names[i], sizeof(key_names[i]), "key-%zu", i);
     if (one_in(2))
         f->config.cache_bytes = SMALL_CACHE;
+    f->config.follow_rows = follow_rows[chance(N(follow_rows))];
     must(open_store(f));
     while (counts.operations < n) {
         do_something(f);
         if (one_in(50))
             compare_all(f);
-        if (one_in(20))
-            tend(f);
+        if (one_in(f->config.follow_rows > 32 ? 20 : 2))
+            look_after(f);
         if (f->on_disk && one_in(200))
             restart(f);
         if (f->on_disk && one_in(300))
@@ -664,7 +666,7 @@ static void test_the_store_and_its_model_agree(void **state)
 
 int main(void)
 {
-    static struct kind on_disk = {&sqlite_engine, true}, in_memory = {&sqlite_engine, false};
+    static struct kind on_disk = {&sqlite_engine, true, 0}, in_memory = {&sqlite_engine, false, 0};
     static const struct CMUnitTest disk_tests[] = {
         cmocka_unit_test_prestate_setup_teardown(test_the_store_and_its_model_agree, set_up_closed, tear_down_disarmed,
                                                  &on_disk),

@@ -294,7 +294,7 @@ def fill_log(run: Run) -> None:
 def checkpoint(run: Run) -> None:
     """A checkpoint while the store is at work, and the log from its beginning again."""
     header = read_log_header(run)
-    for _ in range(6):
+    for _ in range(12):
         run.change("add_items", "grows", 2)
     run.change("pop_item", "a")
     run.read("a")
@@ -323,7 +323,7 @@ class Workload:
 
 
 FULL_LOG_BYTES = 1024 * (24 + 4096)
-NEARLY_FULL_BYTES = 16 * (24 + 4096)
+NEARLY_FULL_BYTES = 8 * (24 + 4096)
 """Less than the changes of `checkpoint` add."""
 WORKLOADS = (
     Workload(fresh, settings=SETTINGS),

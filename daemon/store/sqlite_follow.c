@@ -1,0 +1,373 @@
+/*
+ * How the tables follow the log. Adding items appends to the log alone; what the tables lack stands in `fresh`. When
+ * enough of it has gathered, the sessions that it belongs to are settled, one after the other, and the receipts put
+ * into their table, in steps between batches; when all up to a position is there, `followed` says so. A store is opened
+ * with what its log has after `followed`.
+ *
+ * So a crash needs no care here: each row of the log may be followed twice. An item's row and a receipt are put again,
+ * and the session's row says up to which position it has counted.
+ *
+ * A damaged page must not stop the others. When a step meets damage, those after it settle one session or receipt at a
+ * time; the one that fails is stuck: it stays in memory, takes no more items, and its rows are written down in
+ * left_behind, for the next opening to try again.
+ */
+#include "store/sqlite.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "config.h"
+
+enum {
+    STEPS = 4, /* in which the tables follow what has gathered */
+    LATE = 4,  /* times as much as it takes to begin, and no more is let wait */
+    RETRY_US = 10000000,
+};
+
+/* ---- settling ---- */
+
+int sqlite_settle(struct engine *engine, struct fresh_session *session)
+{
+    int r;
+
+    fresh_touch(&engine->fresh, session);
+    for (size_t i = 0; i < session->n; i++) {
+        const struct fresh_item *item = &session->items[i];
+
+        if ((r = sqlite_item_put(engine, session->session.number, OPERATION_ITEM, item->seq, item->position)))
+            return r;
+    }
+    session->settled = true;
+    return sqlite_session_save(engine, session->name, &session->session);
+}
+
+static struct fresh_session *session_of(struct list *link)
+{
+    return CONTAINER_OF(link, struct fresh_session, link);
+}
+
+static struct fresh_receipt *receipt_of(struct list *link)
+{
+    return CONTAINER_OF(link, struct fresh_receipt, link);
+}
+
+/* ---- steps ---- */
+
+bool sqlite_follow_is_late(const struct engine *engine)
+{
+    return engine->fresh.n >= LATE * engine->config->follow_rows;
+}
+
+bool sqlite_follow_is_due(const struct engine *engine, bool all)
+{
+    const struct fresh *fresh = &engine->fresh;
+
+    if (fresh->resume_us && clock_monotonic_us() < fresh->resume_us)
+        return false;
+    return fresh->target || fresh->n >= (all ? 1 : engine->config->follow_rows);
+}
+
+static void begin_following(struct engine *engine)
+{
+    engine->fresh.target = engine->committed.position;
+    list_splice(&engine->fresh.following, &engine->fresh.sessions);
+}
+
+static int settle_some(struct engine *engine, size_t *budget)
+{
+    int r;
+
+    LIST_FOR_EACH(link, &engine->fresh.following)
+    {
+        struct fresh_session *session = session_of(link);
+
+        if (*budget == 0)
+            return 0;
+        if ((r = sqlite_settle(engine, session)))
+            return r;
+        *budget -= *budget > session->n ? session->n : *budget;
+    }
+    return 0;
+}
+
+static int put_some_receipts(struct engine *engine, size_t *budget)
+{
+    struct fresh *fresh = &engine->fresh;
+    int r;
+
+    LIST_FOR_EACH(link, &fresh->receipts)
+    {
+        const struct fresh_receipt *receipt = receipt_of(link);
+
+        if (*budget == 0 || receipt->position > fresh->target)
+            return 0;
+        if ((r = sqlite_receipt_put(engine, receipt->key, receipt->position)))
+            return r;
+        fresh->n_settled++;
+        --*budget;
+    }
+    return 0;
+}
+
+static int leave_behind(struct engine *engine, uint64_t position)
+{
+    sqlite3_stmt *put = sqlite_use(engine, SQL_LEFT_PUT);
+
+    sqlite_bind_number(put, 1, position);
+    return sqlite_run(engine, put);
+}
+
+static int leave_all_behind(struct engine *engine)
+{
+    const struct fresh *fresh = &engine->fresh;
+    int r = sqlite_run(engine, sqlite_use(engine, SQL_LEFT_CLEAR));
+
+    for (size_t i = 0; r == 0 && i < fresh->n_left; i++)
+        r = leave_behind(engine, fresh->left[i].position);
+    LIST_FOR_EACH(link, &fresh->stuck)
+    {
+        for (size_t i = 0; r == 0 && i < session_of(link)->n; i++)
+            r = leave_behind(engine, session_of(link)->items[i].position);
+    }
+    LIST_FOR_EACH(link, &fresh->stuck_receipts)
+    {
+        if (r == 0)
+            r = leave_behind(engine, receipt_of(link)->position);
+    }
+    return r;
+}
+
+/* All that is left of this turn has been done: the tables have all up to the target. */
+static int reach_target(struct engine *engine)
+{
+    sqlite3_stmt *put = sqlite_use(engine, SQL_FOLLOWED_PUT);
+    int r = leave_all_behind(engine);
+
+    if (r)
+        return r;
+    sqlite_bind_number(put, 1, engine->fresh.target);
+    engine->fresh.reached = true;
+    return sqlite_run(engine, put);
+}
+
+static int follow_some(struct engine *engine)
+{
+    const struct fresh *fresh = &engine->fresh;
+    size_t budget = fresh->one_by_one ? 1 : 1 + engine->config->follow_rows / STEPS;
+    int r;
+
+    if ((r = settle_some(engine, &budget)) || (r = put_some_receipts(engine, &budget)))
+        return r;
+    return budget > 0 ? reach_target(engine) : 0;
+}
+
+/* What a step of one could not do. Return: false if it was neither a session nor a receipt. */
+static bool set_aside(struct fresh *fresh)
+{
+    struct fresh_receipt *receipt = receipt_of(fresh->receipts.next);
+
+    if (!list_is_empty(&fresh->following))
+        fresh_set_aside(fresh, session_of(fresh->following.next));
+    else if (!list_is_empty(&fresh->receipts) && receipt->position <= fresh->target)
+        fresh_set_receipt_aside(fresh, receipt);
+    else
+        return false;
+    return true;
+}
+
+int sqlite_follow_step(struct engine *engine, bool *ret_more)
+{
+    struct fresh *fresh = &engine->fresh;
+    int r;
+
+    fresh->resume_us = 0;
+    if (!fresh->target)
+        begin_following(engine);
+    r = sqlite_in_transaction(engine, follow_some);
+    *ret_more = fresh->target > 0;
+    if (r == 0)
+        return 0;
+    if (r == SESSIOND_ROLLED_BACK && !fresh->one_by_one) {
+        fresh->one_by_one = true;
+        return 0;
+    }
+    if (r == SESSIOND_ROLLED_BACK && set_aside(fresh)) {
+        log_error("store_damaged what=\"rows of the log cannot be followed\" path=\"%s\"", engine->path);
+        return 0;
+    }
+    *ret_more = false;
+    fresh->resume_us = clock_monotonic_us() + RETRY_US;
+    return r;
+}
+
+void sqlite_follow_all(struct engine *engine)
+{
+    bool more;
+
+    while (sqlite_follow_is_due(engine, true) && sqlite_follow_step(engine, &more) == 0)
+        ;
+}
+
+/* ---- opening ---- */
+
+/* The rows' session cannot be read now. Should it be readable later, it must not be taken for whole. */
+static int leave(struct fresh *fresh, uint64_t position, uint64_t session)
+{
+    struct fresh_left *left = realloc(fresh->left, (fresh->n_left + 1) * sizeof(*left));
+
+    if (!left)
+        return fault(ENOMEM, "open a store");
+    fresh->left = left;
+    left[fresh->n_left++] = (struct fresh_left){position, session};
+    return 0;
+}
+
+/* A session as the table has it. Its name stays until the statement is reset. */
+static int load_session(struct engine *engine, uint64_t number, struct session *ret, uint64_t *ret_position,
+                        struct slice *ret_name)
+{
+    sqlite3_stmt *get = sqlite_use(engine, SQL_SESSION_BY_NUMBER);
+    bool row;
+    int r;
+
+    *ret = (struct session){0};
+    sqlite_bind_number(get, 1, number);
+    if ((r = sqlite_step(engine, get, &row)) || !row)
+        return r;
+    sqlite_session_read(get, ret);
+    *ret_position = sqlite_column_number(get, 8);
+    *ret_name = sqlite_column_slice(get, 9);
+    return 0;
+}
+
+/* An item that the table may have or not, and the session's row may count or not. */
+static int load_item(struct fresh *fresh, sqlite3_stmt *row, struct slice name, const struct session *saved,
+                     bool is_counted)
+{
+    uint64_t position = sqlite_column_number(row, 0), seq = sqlite_column_number(row, 3);
+    struct fresh_session *session = fresh_begin(fresh, name, saved, 1);
+
+    if (!session)
+        return fault(ENOMEM, "open a store");
+    if (session->n > 0 && session->items[session->n - 1].seq >= seq)
+        return fault(EBADMSG, "items whose numbers do not rise");
+    fresh_add_item(fresh, session, seq, position);
+    if (is_counted)
+        return 0;
+    session->session.count++;
+    session->session.bytes += sqlite_column_number(row, 7) + sqlite_column_number(row, 8);
+    session->session.head_seq = seq;
+    session->session.revision = sqlite_column_number(row, 4);
+    session->session.updated_us = sqlite_column_number(row, 5);
+    return 0;
+}
+
+/* An old receipt of the same key is one of a session that is gone. */
+static int load_receipt(struct fresh *fresh, struct slice key, uint64_t position)
+{
+    struct fresh_receipt *receipt = fresh_find_receipt(fresh, key);
+
+    if (receipt)
+        receipt->position = position;
+    else if (!fresh_add_receipt(fresh, key, position))
+        return fault(ENOMEM, "open a store");
+    return 0;
+}
+
+/* All epochs were raised when a loss was accepted, with a revision each. Of what the table counts it says so itself. */
+static void load_recovery(struct fresh *fresh)
+{
+    LIST_FOR_EACH(link, &fresh->sessions)
+    session_of(link)->session.revision++;
+}
+
+/* What is known of a session that is gone is of no use any more. */
+static int load_row(struct engine *engine, sqlite3_stmt *row)
+{
+    enum operation operation = (enum operation)sqlite3_column_int(row, 1);
+    uint64_t position = sqlite_column_number(row, 0), number = sqlite_column_number(row, 2), counted = 0;
+    bool has_session = number != 0 && operation != OPERATION_DELETE;
+    bool is_item = operation == OPERATION_ITEM && sqlite3_column_type(row, 7) != SQLITE_NULL;
+    struct slice key = sqlite_column_slice(row, 6), name = {0};
+    struct session saved;
+    int r = 0;
+
+    if (operation == OPERATION_RECOVER)
+        load_recovery(&engine->fresh);
+    if (has_session && (r = load_session(engine, number, &saved, &counted, &name)))
+        return r == SESSIOND_ROLLED_BACK ? leave(&engine->fresh, position, number) : r;
+    if (!has_session || saved.exists) {
+        if (key.data)
+            r = load_receipt(&engine->fresh, key, position);
+        if (r == 0 && is_item)
+            r = load_item(&engine->fresh, row, name, &saved, position <= counted);
+    }
+    sqlite3_reset(sqlite_use(engine, SQL_SESSION_BY_NUMBER));
+    return r;
+}
+
+/* Of a row that cannot be read nobody can say whose it was: it counts as missing, and the operator has to look. */
+static int load_log(struct engine *engine, uint64_t from, uint64_t to)
+{
+    sqlite3_stmt *rows = sqlite_use(engine, SQL_LOG_TAIL);
+    bool row = true;
+    int r;
+
+    for (; from <= to && row; from++) {
+        sqlite_bind_number(rows, 1, from);
+        sqlite_bind_number(rows, 2, to);
+        while ((r = sqlite_step(engine, rows, &row)) == 0 && row) {
+            from = sqlite_column_number(rows, 0) + 1;
+            if ((r = load_row(engine, rows)))
+                break;
+        }
+        sqlite3_reset(rows);
+        if (r == SESSIOND_ROLLED_BACK)
+            engine->missing++;
+        else if (r)
+            return r;
+        row = r != 0;
+    }
+    return 0;
+}
+
+static int load_left_behind(struct engine *engine)
+{
+    sqlite3_stmt *get = sqlite_use(engine, SQL_LEFT_GET);
+    bool row;
+    int r;
+
+    while ((r = sqlite_step(engine, get, &row)) == 0 && row) {
+        uint64_t position = sqlite_column_number(get, 0);
+
+        if ((r = load_log(engine, position, position)))
+            break;
+    }
+    sqlite3_reset(get);
+    return r;
+}
+
+int sqlite_fresh_load(struct engine *engine)
+{
+    sqlite3_stmt *get = sqlite_use(engine, SQL_FOLLOWED_GET);
+    struct fresh *fresh = &engine->fresh;
+    uint64_t before = engine->missing;
+    bool row;
+    int r;
+
+    if ((r = sqlite_step(engine, get, &row)))
+        return r;
+    fresh->followed = row ? sqlite_column_number(get, 0) : 0;
+    sqlite3_reset(get);
+    if ((r = load_left_behind(engine)) || (r = load_log(engine, fresh->followed + 1, engine->committed.position)))
+        return r;
+    fresh_commit(fresh);
+    if (engine->missing > before)
+        log_error("store_damaged what=\"rows of the log\" missing=%llu path=\"%s\"",
+                  (unsigned long long)(engine->missing - before), engine->path);
+    return 0;
+}

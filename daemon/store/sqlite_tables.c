@@ -1,0 +1,124 @@
+/* The rows of the tables that are made from the log: sessions, their items, receipts. Each function runs one statement,
+ * in the open transaction. */
+#include "store/sqlite.h"
+
+/* ---- session ---- */
+
+void sqlite_session_read(sqlite3_stmt *row, struct session *ret)
+{
+    *ret = (struct session){
+        .exists = true,
+        .number = sqlite_column_number(row, 0),
+        .count = sqlite_column_number(row, 1),
+        .bytes = sqlite_column_number(row, 2),
+        .head_seq = sqlite_column_number(row, 3),
+        .revision = sqlite_column_number(row, 4),
+        .epoch = sqlite_column_number(row, 5),
+        .created_us = sqlite_column_number(row, 6),
+        .updated_us = sqlite_column_number(row, 7),
+    };
+}
+
+int sqlite_session_load(struct engine *engine, struct slice name, struct session *ret)
+{
+    sqlite3_stmt *get = sqlite_use(engine, SQL_SESSION_GET);
+    bool row;
+    int r;
+
+    *ret = (struct session){0};
+    sqlite_bind_slice(get, 1, name);
+    r = sqlite_step(engine, get, &row);
+    if (r == 0 && row)
+        sqlite_session_read(get, ret);
+    sqlite3_reset(get);
+    return r;
+}
+
+/* It includes all its items up to the log's last row. */
+int sqlite_session_save(struct engine *engine, struct slice name, const struct session *session)
+{
+    sqlite3_stmt *save = sqlite_use(engine, session->exists ? SQL_SESSION_UPDATE : SQL_SESSION_INSERT);
+    const uint64_t numbers[] = {session->number,     session->count,      session->bytes,
+                                session->head_seq,   session->revision,   session->epoch,
+                                session->created_us, session->updated_us, engine->now.position};
+
+    sqlite_bind_slice(save, 1, name);
+    for (int i = 0; i < (int)(sizeof(numbers) / sizeof(numbers[0])); i++)
+        sqlite_bind_number(save, i + 2, numbers[i]);
+    return sqlite_run(engine, save);
+}
+
+int sqlite_session_drop(struct engine *engine, struct slice name)
+{
+    sqlite3_stmt *drop = sqlite_use(engine, SQL_SESSION_DELETE);
+
+    sqlite_bind_slice(drop, 1, name);
+    return sqlite_run(engine, drop);
+}
+
+int sqlite_session_exists(struct engine *engine, uint64_t number, bool *ret)
+{
+    sqlite3_stmt *exists = sqlite_use(engine, SQL_SESSION_EXISTS);
+    int r;
+
+    sqlite_bind_number(exists, 1, number);
+    r = sqlite_step(engine, exists, ret);
+    sqlite3_reset(exists);
+    return r;
+}
+
+/* ---- item ---- */
+
+int sqlite_item_put(struct engine *engine, uint64_t session, enum operation operation, uint64_t seq, uint64_t position)
+{
+    sqlite3_stmt *put = sqlite_use(engine, SQL_ITEM_PUT);
+
+    sqlite_bind_number(put, 1, session);
+    sqlite_bind_number(put, 2, operation);
+    sqlite_bind_number(put, 3, seq);
+    sqlite_bind_number(put, 4, position);
+    return sqlite_run(engine, put);
+}
+
+int sqlite_item_drop(struct engine *engine, uint64_t session, enum operation operation, uint64_t seq)
+{
+    sqlite3_stmt *drop = sqlite_use(engine, SQL_ITEM_DROP);
+
+    sqlite_bind_number(drop, 1, session);
+    sqlite_bind_number(drop, 2, operation);
+    sqlite_bind_number(drop, 3, seq);
+    return sqlite_run(engine, drop);
+}
+
+/* ---- receipt ---- */
+
+int sqlite_receipt_get(struct engine *engine, struct slice key, uint64_t *ret_position)
+{
+    sqlite3_stmt *get = sqlite_use(engine, SQL_RECEIPT_GET);
+    bool row;
+    int r;
+
+    sqlite_bind_slice(get, 1, key);
+    r = sqlite_step(engine, get, &row);
+    *ret_position = r == 0 && row ? sqlite_column_number(get, 0) : 0;
+    sqlite3_reset(get);
+    return r;
+}
+
+int sqlite_receipt_put(struct engine *engine, struct slice key, uint64_t position)
+{
+    sqlite3_stmt *put = sqlite_use(engine, SQL_RECEIPT_PUT);
+
+    sqlite_bind_slice(put, 1, key);
+    sqlite_bind_number(put, 2, position);
+    return sqlite_run(engine, put);
+}
+
+int sqlite_receipt_drop(struct engine *engine, struct slice key, uint64_t position)
+{
+    sqlite3_stmt *drop = sqlite_use(engine, SQL_RECEIPT_DROP);
+
+    sqlite_bind_slice(drop, 1, key);
+    sqlite_bind_number(drop, 2, position);
+    return sqlite_run(engine, drop);
+}

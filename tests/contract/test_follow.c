@@ -1,0 +1,312 @@
+/*
+ * Tables that lag behind the log (sqlite_follow.c), where something is in their way: damage on the pages that they
+ * would go to or come from, and a log of which they know nothing. That they agree with the log otherwise is proved by
+ * the whole contract, which test_engine also runs with tables that follow at once and with some that lag behind, and by
+ * the model.
+ */
+#include <inttypes.h>
+
+#include "contract.h"
+
+enum {
+    SESSIONS = 400,
+    ITEMS = 6, /* of each, before anything is damaged */
+};
+
+static const char *name_of(unsigned i)
+{
+    static char names[2][16];
+    static unsigned next;
+    char *name = names[next++ % N(names)];
+
+    (void)snprintf(name, sizeof(names[0]), "s%03u", i);
+    return name;
+}
+
+static struct change keyed_for(unsigned session, const char *what)
+{
+    static char keys[2][32];
+    static unsigned next;
+    char *key = keys[next++ % N(keys)];
+
+    (void)snprintf(key, sizeof(keys[0]), "%s-%03u", what, session);
+    return keyed(name_of(session), key, 'a');
+}
+
+/* Leaves it closed. */
+static void make_store_of_many(struct fixture *f)
+{
+    must(open_store(f));
+    for (unsigned item = 0; item < ITEMS; item++) {
+        begin(f);
+        for (unsigned i = 0; i < SESSIONS; i++)
+            must(item ? add(f, to(name_of(i)), "old") : add(f, keyed_for(i, "first"), "old"));
+        commit(f);
+    }
+    close_store(f);
+}
+
+/* Spoils the leaf of a table in the middle of its leaves; the store is closed. */
+static void damage_leaf(struct fixture *f, const char *table)
+{
+    const char *path = file_of(f, "items.db");
+    struct buf bytes = read_file(path);
+    char text[512];
+    int64_t page;
+
+    (void)snprintf(text, sizeof(text),
+                   "WITH leaf AS (SELECT pageno, row_number() OVER (ORDER BY path) AS n FROM dbstat WHERE name = '%s'"
+                   " AND pagetype = 'leaf') SELECT pageno FROM leaf WHERE n = (SELECT (max(n) + 1) / 2 FROM leaf)",
+                   table);
+    page = sql(path, text);
+    assert_true(page > 1 && (size_t)page * 4096 <= bytes.size);
+    bytes.data[(page - 1) * 4096 + 2000] ^= 0x55;
+    write_file(path, buf_slice(&bytes));
+    buf_deinit(&bytes);
+}
+
+/* As if the process had been killed before the tables could follow the last rows: they follow once more. */
+static void forget_following(struct fixture *f, int64_t rows)
+{
+    char text[128];
+
+    (void)snprintf(text, sizeof(text), "UPDATE followed SET position = position - %" PRId64, rows);
+    (void)sql(file_of(f, "items.db"), text);
+}
+
+/* Housekeeping as after each batch; it logs what it finds, and never gives up. */
+static void tend_often(struct fixture *f)
+{
+    bool more;
+
+    for (unsigned i = 0; i < 3 * SESSIONS; i++)
+        (void)f->table->tend(f->engine, &more);
+}
+
+static bool is_readable(struct fixture *f, unsigned session, size_t n)
+{
+    int r = get(f, of(name_of(session)));
+
+    if (r) {
+        assert_int_equal(r, SESSIOND_ROLLED_BACK);
+        return false;
+    }
+    assert_int_equal(f->n_rows, n);
+    return true;
+}
+
+static unsigned count_readable(struct fixture *f, size_t n)
+{
+    unsigned readable = 0;
+
+    for (unsigned i = 0; i < SESSIONS; i++)
+        readable += is_readable(f, i, n);
+    return readable;
+}
+
+static void add_to_all(struct fixture *f, const char *what)
+{
+    for (unsigned i = 0; i < SESSIONS; i++) {
+        begin(f);
+        must(add(f, keyed_for(i, what), "new"));
+        commit(f);
+    }
+}
+
+/* What was acknowledged is there once more if it is asked for by its key, whatever became of the tables. */
+static void expect_repeated(struct fixture *f, const char *what)
+{
+    for (unsigned i = 0; i < SESSIONS; i++) {
+        must(add(f, keyed_for(i, what), "new"));
+        assert_true(f->done.repeated);
+    }
+}
+
+static void test_a_damaged_page_of_items_stops_the_sessions_on_it_alone(void **state)
+{
+    struct fixture *f = *state;
+    unsigned readable, n = 0;
+    bool refused[SESSIONS];
+
+    make_store_of_many(f);
+    damage_leaf(f, "item");
+    f->config.follow_rows = SESSIONS / 2;
+    must(open_store(f));
+    add_to_all(f, "second");
+    tend_often(f);
+    readable = count_readable(f, ITEMS + 1);
+    assert_in_range(readable, SESSIONS / 2, SESSIONS - 1);
+    for (unsigned i = 0; i < SESSIONS; i++) {
+        int r = add(f, to(name_of(i)), "newer");
+
+        assert_true(r == 0 || r == SESSIOND_ROLLED_BACK);
+        n += refused[i] = r != 0;
+    }
+    assert_in_range(n, 1, SESSIONS / 2);
+    expect_repeated(f, "second");
+    close_store(f);
+
+    assert_true(sql(file_of(f, "items.db"), "SELECT count(*) FROM left_behind") > 0);
+    must(open_store(f));
+    for (unsigned i = 0; i < SESSIONS; i++)
+        readable -= is_readable(f, i, ITEMS + 2 - refused[i]);
+    assert_int_equal(readable, 0);
+    expect_repeated(f, "second");
+}
+
+/* A change whose key would be on that page is refused, for it may have been made before. */
+static void test_a_damaged_page_of_receipts_loses_none_of_the_new_ones(void **state)
+{
+    struct fixture *f = *state;
+    bool accepted[SESSIONS];
+    unsigned n = 0;
+
+    make_store_of_many(f);
+    damage_leaf(f, "receipt");
+    f->config.follow_rows = SESSIONS / 2;
+    must(open_store(f));
+    for (unsigned i = 0; i < SESSIONS; i++)
+        n += accepted[i] = add(f, keyed_for(i, i % 2 ? "first-" : "z"), "new") == 0;
+    assert_in_range(n, 1, SESSIONS - 1);
+    tend_often(f);
+    for (int opening = 0; opening < 2; opening++) {
+        for (unsigned i = 0; i < SESSIONS; i++) {
+            int r = add(f, keyed_for(i, i % 2 ? "first-" : "z"), "new");
+
+            assert_int_equal(r, accepted[i] ? 0 : SESSIOND_ROLLED_BACK);
+            assert_true(r || f->done.repeated);
+            assert_true(is_readable(f, i, ITEMS + accepted[i]));
+        }
+        reopen_store(f);
+    }
+}
+
+/* The rows of the log say which session they belong to, but not where it stands. */
+static void test_rows_whose_session_is_damaged_are_not_taken_for_all(void **state)
+{
+    struct fixture *f = *state;
+    unsigned readable;
+
+    make_store_of_many(f);
+    forget_following(f, SESSIONS);
+    damage_leaf(f, "session");
+    must(open_store(f));
+    readable = count_readable(f, ITEMS);
+    assert_in_range(readable, 1, SESSIONS - 1);
+    for (unsigned i = 0; i < SESSIONS; i++) {
+        int r = add(f, to(name_of(i)), "new");
+
+        assert_true(r == 0 || r == SESSIOND_ROLLED_BACK);
+        assert_int_equal(r == 0, is_readable(f, i, ITEMS + 1));
+    }
+    close_store(f);
+    must(open_store(f));
+    assert_int_equal(count_readable(f, ITEMS + 1), readable);
+}
+
+/* Nobody can say whose they were: changes are refused until somebody has looked. */
+static void test_rows_that_are_damaged_before_they_were_followed_are_missed(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t missing;
+
+    make_store_of_many(f);
+    forget_following(f, (int64_t)SESSIONS * ITEMS);
+    damage_leaf(f, "log");
+    must(open_store(f));
+    assert_int_equal(add(f, to(name_of(0)), "new"), SESSIOND_ROLLED_BACK);
+    must(get(f, of(name_of(0))));
+    assert_in_range(f->got.missing, 1, SESSIONS / 2); /* those of a page */
+    begin(f);
+    must(f->table->recover(f->engine, &missing));
+    commit(f);
+    must(add(f, to("another"), "new"));
+    expect_items(f, "another", "new");
+    tend_all(f);
+    reopen_store(f);
+    assert_int_equal(sizes(f).missing, 0);
+    expect_items(f, "another", "new");
+}
+
+/* With the log as it was, all tables are made again. */
+static void test_tables_that_know_nothing_of_the_log_follow_all_of_it(void **state)
+{
+    struct fixture *f = *state;
+    struct selection_result before;
+
+    make_store_of_many(f);
+    must(open_store(f));
+    before = state_of(f, name_of(7));
+    close_store(f);
+    forget_following(f, (int64_t)SESSIONS * ITEMS);
+    (void)sql(file_of(f, "items.db"),
+              "DELETE FROM item; DELETE FROM receipt;"
+              "UPDATE session SET count = 0, bytes = 0, head_seq = 0, revision = 0, position = 0");
+    must(open_store(f));
+    assert_int_equal(count_readable(f, ITEMS), SESSIONS);
+    assert_int_equal(state_of(f, name_of(7)).revision, before.revision);
+    assert_int_equal(state_of(f, name_of(7)).head_seq, before.head_seq);
+    expect_repeated(f, "first");
+    close_store(f);
+    assert_int_equal(sql(file_of(f, "items.db"), "SELECT count(*) FROM item"), SESSIONS * ITEMS);
+    must(open_store(f));
+    assert_int_equal(count_readable(f, ITEMS), SESSIONS);
+}
+
+static void test_an_item_that_the_log_does_not_have_is_told(void **state)
+{
+    struct fixture *f = *state;
+
+    must(open_store(f));
+    must(add(f, to("a"), "1", "2"));
+    must(add(f, to("b"), "1"));
+    close_store(f);
+    (void)sql(file_of(f, "items.db"), "DELETE FROM log WHERE position = 2");
+    must(open_store(f));
+    assert_int_equal(get(f, of("a")), SESSIOND_ROLLED_BACK);
+    assert_int_equal(pop(f, to("a")), SESSIOND_ROLLED_BACK);
+    expect_items(f, "b", "1");
+}
+
+static void test_a_clock_ahead_of_the_log_does_not_sweep_for_ever(void **state)
+{
+    struct fixture *f = *state;
+
+    must(open_store(f));
+    must(add(f, keyed("a", "k", 'a'), "1"));
+    close_store(f);
+    (void)sql(file_of(f, "items.db"), "UPDATE clock SET position = 1 << 40; UPDATE followed SET position = 1 << 40");
+    f->config.receipt_seconds = f->config.receipt_min_seconds = 0;
+    must(open_store(f));
+    tend_all(f);
+    expect_items(f, "a", "1");
+    must(add(f, to("a"), "2"));
+    expect_items(f, "a", "1 2");
+}
+
+int main(void)
+{
+    static struct kind kind = {&sqlite_engine, true, 0};
+#define TEST(name)                                                                                                     \
+    {                                                                                                                  \
+#name, name, set_up_closed, tear_down, &kind                                                                   \
+    }
+    static const struct CMUnitTest tests[] = {
+        TEST(test_a_damaged_page_of_items_stops_the_sessions_on_it_alone),
+        TEST(test_a_damaged_page_of_receipts_loses_none_of_the_new_ones),
+        TEST(test_rows_whose_session_is_damaged_are_not_taken_for_all),
+        TEST(test_rows_that_are_damaged_before_they_were_followed_are_missed),
+        TEST(test_tables_that_know_nothing_of_the_log_follow_all_of_it),
+        TEST(test_an_item_that_the_log_does_not_have_is_told),
+        TEST(test_a_clock_ahead_of_the_log_does_not_sweep_for_ever),
+    };
+    struct config config;
+
+    config_init(&config);
+    log_setup((enum log_level)0);
+    if (sqlite_setup(&config))
+        return 1;
+    if (access("/dev/shm", W_OK) == 0)
+        scratch_directory = "/dev/shm"; /* no power cut is played here */
+    return cmocka_run_group_tests_name("follow", tests, NULL, NULL);
+}
