@@ -20,8 +20,8 @@
 
 static struct config config;
 static struct daemon fuzz_daemon = {.config = &config, .instance = "0123456789abcdef0123456789abcdef"};
-static struct engine *engine;  /* of all stores that exist */
-static struct engine *nothing; /* of those that do not */
+static struct engine *engine;  /* of the default store */
+static struct engine *nothing; /* of a store that does not exist */
 static struct owner *owner;
 static struct caller *caller;
 static bool rolled_back; /* since somebody looked */
@@ -52,7 +52,8 @@ int lane_submit(struct job *job)
     const struct store *store = CONTAINER_OF(job->store, struct store, lane);
     bool exists = store->name[0] != '\0', more = false;
 
-    if (job->kind == JOB_STEPS) { /* a copy has no place in a transaction */
+    /* A copy has no place in a transaction, and a second store has no engine. */
+    if (job->kind == JOB_STEPS || (exists && strcmp(store->name, "default") != 0)) {
         job->outcome = SESSIOND_UNAVAILABLE;
         return 0;
     }
