@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -80,9 +81,16 @@ class Service:
         if fds is None:
             fds = [self._listener.fileno()] if self._listener else []
         environment = {**os.environ, "NOTIFY_SOCKET": str(self.directory / "notify"), **self._environment}
-        command = [str(build_dir() / "sessiond"), "--socket", self.socket, "--state-dir", self.state_dir]
+        command = [self._program(), "--socket", self.socket, "--state-dir", self.state_dir]
         with (self.directory / "log").open("ab") as log:
             self._pid = spawn([*command, *self._arguments], environment, log.fileno(), fds, self._uid)
+
+    def _program(self) -> str:
+        """Another user may not reach the directory that it was built in."""
+        built = build_dir() / "sessiond"
+        if self._uid == os.geteuid():
+            return str(built)
+        return str(shutil.copy(built, self.directory / "sessiond"))
 
     def start(self, fds: list[int] | None = None) -> None:
         n = self.count("READY=1")
