@@ -227,8 +227,8 @@ static int leave(struct fresh *fresh, uint64_t position, uint64_t session)
 }
 
 /* A session as the table has it. Its name stays until the statement is reset. */
-static int load_session(struct engine *engine, uint64_t number, struct session *ret, uint64_t *ret_position,
-                        struct slice *ret_name)
+static int try_session(struct engine *engine, uint64_t number, struct session *ret, uint64_t *ret_position,
+                       struct slice *ret_name)
 {
     sqlite3_stmt *get = sqlite_use(engine, SQL_SESSION_BY_NUMBER);
     bool row;
@@ -242,6 +242,19 @@ static int load_session(struct engine *engine, uint64_t number, struct session *
     *ret_position = sqlite_column_number(get, 8);
     *ret_name = sqlite_column_slice(get, 9);
     return 0;
+}
+
+/* Damage is looked at twice: SQLite takes a read that fails for damage, too, and that may be over. A session of which a
+ * row was left has none of those that follow. */
+static int load_session(struct engine *engine, uint64_t number, struct session *ret, uint64_t *ret_position,
+                        struct slice *ret_name)
+{
+    int r;
+
+    if (fresh_is_left(&engine->fresh, number))
+        return SESSIOND_ROLLED_BACK;
+    r = try_session(engine, number, ret, ret_position, ret_name);
+    return r == SESSIOND_ROLLED_BACK ? try_session(engine, number, ret, ret_position, ret_name) : r;
 }
 
 /* An item that the table may have or not, and the session's row may count or not. */
@@ -314,10 +327,11 @@ static int load_row(struct engine *engine, sqlite3_stmt *row)
 static int load_log(struct engine *engine, uint64_t from, uint64_t to)
 {
     sqlite3_stmt *rows = sqlite_use(engine, SQL_LOG_TAIL);
-    bool row = true;
+    uint64_t failed_at = 0;
+    bool row = true, again = false;
     int r;
 
-    for (; from <= to && row; from++) {
+    for (; from <= to && row; from += !again) {
         sqlite_bind_number(rows, 1, from);
         sqlite_bind_number(rows, 2, to);
         while ((r = sqlite_step(engine, rows, &row)) == 0 && row) {
@@ -326,11 +340,12 @@ static int load_log(struct engine *engine, uint64_t from, uint64_t to)
                 break;
         }
         sqlite3_reset(rows);
-        if (r == SESSIOND_ROLLED_BACK)
-            engine->missing++;
-        else if (r)
+        if (r && r != SESSIOND_ROLLED_BACK)
             return r;
         row = r != 0;
+        again = r && failed_at != from; /* as for a session */
+        failed_at = from;
+        engine->missing += r && !again;
     }
     return 0;
 }

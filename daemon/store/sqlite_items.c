@@ -22,12 +22,11 @@ static int session_load(struct engine *engine, struct slice name, struct session
     const struct fresh_session *fresh = fresh_find(&engine->fresh, name);
     int r;
 
-    if (fresh) {
+    if (fresh)
         *ret = fresh->session;
-        return 0;
-    }
-    r = sqlite_session_load(engine, name, ret);
-    return r == 0 && ret->exists && fresh_is_left(&engine->fresh, ret->number) ? SESSIOND_ROLLED_BACK : r;
+    else if ((r = sqlite_session_load(engine, name, ret)))
+        return r;
+    return ret->exists && fresh_is_left(&engine->fresh, ret->number) ? SESSIOND_ROLLED_BACK : 0;
 }
 
 /* ---- the log ---- */
