@@ -88,6 +88,9 @@ struct engine_table {
     void (*close)(struct engine *engine);
     bool (*is_broken)(const struct engine *engine);
 
+    /* Bytes in its write-ahead log, without asking the disk. NULL: it has none. */
+    uint64_t (*log_bytes)(const struct engine *engine);
+
     int (*begin)(struct engine *engine, bool writes);
     int (*commit)(struct engine *engine);
     void (*rollback)(struct engine *engine);

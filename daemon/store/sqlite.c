@@ -383,7 +383,7 @@ static int read_numbers(struct engine *engine, sqlite3_stmt *statement, uint64_t
     int r = sqlite_step(engine, statement, &row);
 
     for (size_t i = 0; r == 0 && row && i < n; i++)
-        *ret[i] = (uint64_t)sqlite3_column_int64(statement, (int)i);
+        *ret[i] = sqlite_column_number(statement, (int)i);
     sqlite3_reset(statement);
     return r;
 }
@@ -402,7 +402,7 @@ static int read_counters(struct engine *engine)
                           (uint64_t *[]){&engine->clocked_s, &engine->clocked.position, &engine->clocked.receipts}, 3)))
         return r;
     /* What came after the last row of the clock is counted: a minute's worth, unless the daemon was killed. */
-    sqlite3_bind_int64(keys, 1, (sqlite3_int64)engine->clocked.position);
+    sqlite_bind_number(keys, 1, engine->clocked.position);
     r = read_numbers(engine, keys, (uint64_t *[]){&since}, 1);
     if (r == SESSIOND_ROLLED_BACK) /* on a damaged page each row may be a receipt; nobody's session depends on it */
         since = engine->now.position - engine->clocked.position;
@@ -491,11 +491,16 @@ static void sqlite_close(struct engine *engine)
 
 /* ---- sizes ---- */
 
+static uint64_t sqlite_log_bytes(const struct engine *engine)
+{
+    return (uint64_t)engine->log_pages * PAGE_SIZE;
+}
+
 static int sqlite_sizes(struct engine *engine, struct store_sizes *ret)
 {
     int r;
 
-    *ret = (struct store_sizes){.log_bytes = (uint64_t)engine->log_pages * PAGE_SIZE, .missing = engine->missing};
+    *ret = (struct store_sizes){.log_bytes = sqlite_log_bytes(engine), .missing = engine->missing};
     if ((r = read_numbers(engine, sqlite_use(engine, SQL_SESSIONS_COUNT), (uint64_t *[]){&ret->sessions}, 1)))
         return r;
     return read_numbers(engine, sqlite_use(engine, SQL_PAGES), (uint64_t *[]){&ret->bytes}, 1);
@@ -543,6 +548,7 @@ const struct engine_table sqlite_engine = {
     .open = sqlite_open,
     .close = sqlite_close,
     .is_broken = sqlite_is_broken,
+    .log_bytes = sqlite_log_bytes,
     .begin = sqlite_begin,
     .commit = sqlite_commit,
     .rollback = sqlite_rollback,

@@ -189,6 +189,11 @@ uint64_t sqlite_chain(uint64_t before, const uint64_t numbers[], size_t n, struc
 int sqlite_pages_setup(void);
 void sqlite_pages_reserve(sqlite3 *db);
 
+/* sqlite_gather.c: a VFS that writes what follows each other in a file at once, above the one that is the default now;
+ * it is not registered. And the bytes of a VFS's object for a file, so that another object can lie behind. */
+int sqlite_gather_setup(sqlite3_vfs **ret);
+size_t sqlite_vfs_size(const sqlite3_vfs *vfs, size_t align);
+
 /* sqlite_tables.c: the rows of the tables that are made from the log. */
 int sqlite_session_load(struct engine *, struct slice name, struct session *ret);
 int sqlite_session_save(struct engine *, struct slice name, const struct session *);

@@ -62,13 +62,24 @@ bool sqlite_follow_is_late(const struct engine *engine)
     return engine->fresh.n >= LATE * engine->config->follow_rows;
 }
 
+/* Rows of the log that the next opening would read. Those of what was written through are among them. */
+static uint64_t rows_behind(const struct engine *engine)
+{
+    uint64_t last = engine->committed.position, followed = engine->fresh.followed;
+
+    return followed < last ? last - followed : 0;
+}
+
 bool sqlite_follow_is_due(const struct engine *engine, bool all)
 {
     const struct fresh *fresh = &engine->fresh;
+    uint64_t enough = engine->config->follow_rows;
 
     if (fresh->resume_us && clock_monotonic_us() < fresh->resume_us)
         return false;
-    return fresh->target || fresh->n >= (all ? 1 : engine->config->follow_rows);
+    if (fresh->target || all)
+        return fresh->target || rows_behind(engine) > 0;
+    return fresh->n >= enough || rows_behind(engine) >= LATE * enough;
 }
 
 static void begin_following(struct engine *engine)
@@ -262,7 +273,7 @@ static int load_item(struct fresh *fresh, sqlite3_stmt *row, struct slice name, 
                      bool is_counted)
 {
     uint64_t position = sqlite_column_number(row, 0), seq = sqlite_column_number(row, 3);
-    struct fresh_session *session = fresh_begin(fresh, name, saved, 1);
+    struct fresh_session *session = fresh_begin(fresh, fresh_find(fresh, name), name, saved, 1);
 
     if (!session)
         return fault(ENOMEM, "open a store");
@@ -291,11 +302,16 @@ static int load_receipt(struct fresh *fresh, struct slice key, uint64_t position
     return 0;
 }
 
-/* All epochs were raised when a loss was accepted, with a revision each. Of what the table counts it says so itself. */
+/* All epochs were raised when a loss was accepted, with a revision each, and the table says so itself; but where it
+ * does not count all items, the revision is that of the last one. */
 static void load_recovery(struct fresh *fresh)
 {
     LIST_FOR_EACH(link, &fresh->sessions)
-    session_of(link)->session.revision++;
+    {
+        struct fresh_session *session = session_of(link);
+
+        session->session.revision += session->session.count != session->before.count;
+    }
 }
 
 /* What is known of a session that is gone is of no use any more. */

@@ -37,19 +37,12 @@ static void *alloc_with(size_t size, struct slice bytes, struct slice *ret)
 
 /* ---- sessions ---- */
 
-static struct fresh_session *look_up(const struct fresh *fresh, struct slice name)
+struct fresh_session *fresh_find(const struct fresh *fresh, struct slice name)
 {
     struct fresh_session wanted = {.name = name}, **found;
 
     found = tfind(&wanted, &fresh->by_name, compare_sessions);
-    return found ? *found : NULL;
-}
-
-struct fresh_session *fresh_find(const struct fresh *fresh, struct slice name)
-{
-    struct fresh_session *session = look_up(fresh, name);
-
-    return session && !session->settled ? session : NULL;
+    return found && !(*found)->settled ? *found : NULL;
 }
 
 static void drop_session(struct fresh *fresh, struct fresh_session *session)
@@ -65,14 +58,15 @@ static void drop_session(struct fresh *fresh, struct fresh_session *session)
 static struct fresh_session *new_session(struct fresh *fresh, struct slice name, const struct session *session)
 {
     struct slice copy;
-    struct fresh_session *ret = alloc_with(sizeof(*ret), name, &copy);
+    struct fresh_session *ret = alloc_with(sizeof(*ret), name, &copy), **found;
 
     if (!ret)
         return NULL;
     ret->name = copy;
     ret->session = *session;
     list_init(&ret->touched);
-    if (!tsearch(ret, &fresh->by_name, compare_sessions)) {
+    found = tsearch(ret, &fresh->by_name, compare_sessions);
+    if (!found || *found != ret) {
         free(ret);
         return NULL;
     }
@@ -97,13 +91,12 @@ static bool make_room(struct fresh_session *session, size_t n)
     return true;
 }
 
-struct fresh_session *fresh_begin(struct fresh *fresh, struct slice name, const struct session *session, size_t n)
+struct fresh_session *fresh_begin(struct fresh *fresh, struct fresh_session *found, struct slice name,
+                                  const struct session *session, size_t n)
 {
-    struct fresh_session *ret = look_up(fresh, name);
+    struct fresh_session *ret = found ? found : new_session(fresh, name, session);
 
-    if (ret && ret->settled)
-        return NULL;
-    if (!ret && !(ret = new_session(fresh, name, session)))
+    if (!ret)
         return NULL;
     if (!make_room(ret, n)) {
         if (ret->n == 0)

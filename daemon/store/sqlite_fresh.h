@@ -79,9 +79,11 @@ void fresh_deinit(struct fresh *fresh);
 /* Return: NULL if the tables have the session as it is, or have it first. */
 struct fresh_session *fresh_find(const struct fresh *fresh, struct slice name);
 
-/* Return: the session, touched and with room for n more items; if it is new here, it stands as `session` says. NULL:
- * it cannot wait here, for the open transaction has settled it, or there is no memory. */
-struct fresh_session *fresh_begin(struct fresh *fresh, struct slice name, const struct session *session, size_t n);
+/* `found`: what fresh_find gives. Return: the session, touched and with room for n more items; if it is new here, it
+ * stands as `session` says. NULL: it cannot wait here, for the open transaction has settled it, or there is no memory.
+ */
+struct fresh_session *fresh_begin(struct fresh *fresh, struct fresh_session *found, struct slice name,
+                                  const struct session *session, size_t n);
 
 /* It is about to change. */
 void fresh_touch(struct fresh *fresh, struct fresh_session *session);

@@ -134,10 +134,10 @@ static int chain_at(struct engine *engine, uint64_t position, uint64_t *ret)
     bool row;
     int r;
 
-    sqlite3_bind_int64(get, 1, (sqlite3_int64)position);
+    sqlite_bind_number(get, 1, position);
     r = sqlite_step(engine, get, &row);
     if (r == 0 && row)
-        *ret = (uint64_t)sqlite3_column_int64(get, 0);
+        *ret = sqlite_column_number(get, 0);
     sqlite3_reset(get);
     return r;
 }

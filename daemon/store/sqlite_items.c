@@ -16,10 +16,11 @@ enum {
 
 static const struct slice no_text = {0};
 
-/* Where a session stands. What cannot be told, for its page is damaged, must not be taken for whole. */
-static int session_load(struct engine *engine, struct slice name, struct session *ret)
+/* Where a session stands, and what the tables lack of it, which may be NULL. What cannot be told, for its page is
+ * damaged, must not be taken for whole. */
+static int session_load(struct engine *engine, struct slice name, struct session *ret, struct fresh_session **ret_fresh)
 {
-    const struct fresh_session *fresh = fresh_find(&engine->fresh, name);
+    struct fresh_session *fresh = *ret_fresh = fresh_find(&engine->fresh, name);
     int r;
 
     if (fresh)
@@ -232,11 +233,10 @@ static int change_begin(struct writing *w, struct engine *engine, const struct c
         return SESSIOND_ROLLED_BACK;
     if ((r = receipt_find(engine, change, item, arg, ret)) || ret->repeated)
         return r;
-    if ((r = session_load(engine, change->session, &w->session)))
+    if ((r = session_load(engine, change->session, &w->session, &w->fresh)))
         return r;
     ret->revision = w->session.revision;
     ret->epoch = w->session.epoch;
-    w->fresh = fresh_find(&engine->fresh, change->session);
     if (w->fresh && w->fresh->is_stuck)
         return SESSIOND_ROLLED_BACK;
     if (!fits(change->if_revision, w->session.revision) || !fits(change->if_epoch, w->session.epoch))
@@ -278,7 +278,7 @@ static int change_waits(struct writing *w, size_t n)
     struct fresh_session *fresh = NULL;
 
     if (n <= WAITING_ITEMS_MAX && !sqlite_follow_is_late(engine))
-        fresh = fresh_begin(&engine->fresh, w->change->session, &w->session, n);
+        fresh = fresh_begin(&engine->fresh, w->fresh, w->change->session, &w->session, n);
     if (!fresh)
         return change_settles(w);
     w->fresh = fresh;
@@ -599,9 +599,9 @@ struct reading {
     struct engine *engine;
     const struct selection *selection;
     struct session session;
-    const struct fresh_session *fresh; /* NULL: the table has all */
-    uint64_t from, before;             /* seqs of those in the table; none if from >= before */
-    size_t fresh_from, fresh_to;       /* indexes of those that are fresh */
+    struct fresh_session *fresh; /* NULL: the table has all */
+    uint64_t from, before;       /* seqs of those in the table; none if from >= before */
+    size_t fresh_from, fresh_to; /* indexes of those that are fresh */
     item_fn item;
     void *arg;
     uint64_t bytes;
@@ -728,12 +728,11 @@ int sqlite_get_items(struct engine *engine, const struct selection *selection, i
         .item = item,
         .arg = arg,
         .ret = ret,
-        .fresh = fresh_find(&engine->fresh, selection->session),
     };
     int r;
 
     *ret = (struct selection_result){.missing = engine->missing};
-    if ((r = session_load(engine, selection->session, &reading.session)))
+    if ((r = session_load(engine, selection->session, &reading.session, &reading.fresh)))
         return r;
     ret->head_seq = reading.session.head_seq;
     ret->revision = reading.session.revision;

@@ -7,8 +7,8 @@
  * a page in another's place is noticed. A page that does not fit is damage as SQLite knows it: what stands on it cannot
  * be read, the rest can.
  *
- * This is a VFS that differs from SQLite's own in two functions. Any thread; nothing is shared but the VFS itself,
- * which is made before there are threads.
+ * This is a VFS that differs from the one below it (sqlite_gather.c) in two functions. Any thread; nothing is shared
+ * but the VFS itself, which is made before there are threads.
  */
 #include "store/sqlite.h"
 
@@ -39,17 +39,9 @@ struct checked_file {
 static sqlite3_vfs checked_vfs;
 static sqlite3_vfs *real_vfs;
 
-/* SQLite aligns the whole, and so are its parts. */
-static size_t real_size(void)
-{
-    size_t align = _Alignof(struct checked_file);
-
-    return ((size_t)real_vfs->szOsFile + align - 1) / align * align;
-}
-
 static struct checked_file *checked_of(sqlite3_file *file)
 {
-    return (struct checked_file *)((char *)file + real_size());
+    return (struct checked_file *)((char *)file + sqlite_vfs_size(real_vfs, _Alignof(struct checked_file)));
 }
 
 static uint64_t checksum_of(const void *page, sqlite3_int64 offset)
@@ -130,12 +122,14 @@ static int open_checked(sqlite3_vfs *vfs, const char *path, sqlite3_file *file, 
 
 int sqlite_pages_setup(void)
 {
-    real_vfs = sqlite3_vfs_find(NULL);
-    if (!real_vfs)
-        return fault(ENOTSUP, "find SQLite's way to files");
+    int r = sqlite_gather_setup(&real_vfs);
+
+    if (r)
+        return r;
     checked_vfs = *real_vfs;
     checked_vfs.zName = SQLITE_PAGES_VFS;
-    checked_vfs.szOsFile = (int)(real_size() + sizeof(struct checked_file));
+    checked_vfs.szOsFile =
+        (int)(sqlite_vfs_size(real_vfs, _Alignof(struct checked_file)) + sizeof(struct checked_file));
     checked_vfs.xOpen = open_checked;
     return sqlite3_vfs_register(&checked_vfs, false) == SQLITE_OK ? 0 : fault(ENOTSUP, "set up checksums of pages");
 }

@@ -2,6 +2,8 @@
  * in the open transaction. */
 #include "store/sqlite.h"
 
+#include "base/mem.h"
+
 /* ---- session ---- */
 
 void sqlite_session_read(sqlite3_stmt *row, struct session *ret)
@@ -43,7 +45,7 @@ int sqlite_session_save(struct engine *engine, struct slice name, const struct s
                                 session->created_us, session->updated_us, engine->now.position};
 
     sqlite_bind_slice(save, 1, name);
-    for (int i = 0; i < (int)(sizeof(numbers) / sizeof(numbers[0])); i++)
+    for (int i = 0; i < (int)N_ELEMENTS(numbers); i++)
         sqlite_bind_number(save, i + 2, numbers[i]);
     return sqlite_run(engine, save);
 }

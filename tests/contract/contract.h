@@ -142,6 +142,26 @@ static inline void reopen_store(struct fixture *f)
     must(open_store(f));
 }
 
+/* As if the process had been killed now: what its files hold at this moment is what the next one finds. `spoil`, which
+ * may be NULL, changes them before. */
+static inline void kill_store(struct fixture *f, void (*spoil)(const char *directory))
+{
+    char copy[64];
+
+    (void)snprintf(copy, sizeof(copy), "%s/killed", f->top);
+    copy_directory(f->directory, copy);
+    if (spoil)
+        spoil(copy);
+    if (f->in_transaction) {
+        f->in_transaction = false;
+        f->table->rollback(f->engine);
+    }
+    close_store(f);
+    remove_tree(f->directory);
+    assert_int_equal(rename(copy, f->directory), 0);
+    must(open_store(f));
+}
+
 static inline int set_up_closed(void **state)
 {
     const struct kind *kind = *state;

@@ -10,7 +10,8 @@
 
 enum {
     SESSIONS = 400,
-    ITEMS = 6, /* of each, before anything is damaged */
+    ITEMS = 6,             /* of each, before anything is damaged */
+    WRITTEN_THROUGH = 300, /* more items than wait in memory */
 };
 
 static const char *name_of(unsigned i)
@@ -284,6 +285,95 @@ static void test_a_clock_ahead_of_the_log_does_not_sweep_for_ever(void **state)
     expect_items(f, "a", "1 2");
 }
 
+/* As the files of the open store have it. */
+static int64_t followed(struct fixture *f)
+{
+    char copy[64];
+    int64_t position;
+
+    (void)snprintf(copy, sizeof(copy), "%s/copy", f->top);
+    copy_directory(f->directory, copy);
+    (void)strncat(copy, "/items.db", sizeof(copy) - strlen(copy) - 1);
+    position = sql(copy, "SELECT position FROM followed");
+    *strrchr(copy, '/') = '\0';
+    remove_tree(copy);
+    return position;
+}
+
+/* Nothing waits for the tables then, and yet what an opening has to read again must not grow without end. */
+static void test_changes_that_are_written_through_are_followed_too(void **state)
+{
+    struct fixture *f = *state;
+    struct slice items[WRITTEN_THROUGH];
+    struct change change = to("a");
+    struct change_result done;
+
+    for (size_t i = 0; i < N(items); i++)
+        items[i] = slice_of("1");
+    f->config.follow_rows = 8;
+    must(open_store(f));
+    begin(f);
+    must(f->table->add_items(f->engine, &change, items, N(items), &done));
+    commit(f);
+    assert_int_equal(followed(f), 0);
+    tend_all(f);
+    assert_int_equal(followed(f), N(items));
+}
+
+static void put_old_files_back(const char *directory)
+{
+    static const char *const names[] = {"items.db", "items.db-wal"};
+    char old[128], path[128];
+
+    for (size_t i = 0; i < N(names); i++) {
+        (void)snprintf(old, sizeof(old), "%s/../old/%s", directory, names[i]);
+        (void)snprintf(path, sizeof(path), "%s/%s", directory, names[i]);
+        copy_file(old, path);
+    }
+}
+
+static void accept_loss(struct fixture *f)
+{
+    uint64_t missing;
+
+    begin(f);
+    must(f->table->recover(f->engine, &missing));
+    commit(f);
+    assert_int_equal(missing, 1);
+}
+
+/* Of a session that the tables lack something of, only memory was raised; of all others, the table. */
+static void test_a_loss_that_was_accepted_raises_each_session_once(void **state)
+{
+    static const char *const names[] = {"followed", "later", "waits", "settled"};
+    struct fixture *f = *state;
+    struct selection_result before[N(names)];
+    char old[64];
+
+    must(open_store(f));
+    must(add(f, to("followed"), "1"));
+    must(add(f, to("later"), "1"));
+    reopen_store(f);
+    must(add(f, to("waits"), "1"));
+    must(add(f, to("settled"), "1", "2"));
+    (void)snprintf(old, sizeof(old), "%s/old", f->top);
+    copy_directory(f->directory, old);
+    must(add(f, to("followed"), "lost"));
+    kill_store(f, put_old_files_back);
+    accept_loss(f);
+    must(add(f, to("later"), "2"));
+    must(pop(f, to("settled")));
+    for (size_t i = 0; i < N(names); i++)
+        before[i] = state_of(f, names[i]);
+    for (int kills = 0; kills < 3; kills++) {
+        kill_store(f, NULL);
+        for (size_t i = 0; i < N(names); i++) {
+            assert_int_equal(state_of(f, names[i]).revision, before[i].revision);
+            assert_int_equal(state_of(f, names[i]).epoch, before[i].epoch);
+        }
+    }
+}
+
 int main(void)
 {
     static struct kind kind = {&sqlite_engine, true, 0};
@@ -299,6 +389,8 @@ int main(void)
         TEST(test_tables_that_know_nothing_of_the_log_follow_all_of_it),
         TEST(test_an_item_that_the_log_does_not_have_is_told),
         TEST(test_a_clock_ahead_of_the_log_does_not_sweep_for_ever),
+        TEST(test_changes_that_are_written_through_are_followed_too),
+        TEST(test_a_loss_that_was_accepted_raises_each_session_once),
     };
     struct config config;
 
