@@ -5,7 +5,10 @@
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "base/mem.h"
 #include "rpc/methods.h"
+
+enum { HISTORY_PART = 8 }; /* of the memory: so much of it may be one history's */
 
 /* One item in a history's packed bytes. */
 struct row {
@@ -22,7 +25,8 @@ struct history {
     struct slice session; /* owned */
     unsigned quarantines; /* of the store, at the beginning */
     uint64_t revision, epoch, head_seq;
-    struct row *rows; /* owned; all live items of the session */
+    uint64_t begins_after; /* a seq; 0: it is known from its beginning */
+    struct row *rows;      /* owned; all live items of the session after that */
     size_t n, capacity;
     struct buf packed; /* the items, each as MessagePack's str */
     bool knows_meta;   /* what stands beside the items is known, too: who read them asked for it, or it began here */
@@ -86,7 +90,7 @@ static struct history *find(struct memory *memory, const struct request *request
 static struct history *begin(struct memory *memory, const struct request *request)
 {
     struct slice session = request->params.session;
-    struct history *history = calloc(1, sizeof(*history));
+    struct history *history = memory->bytes_max ? calloc(1, sizeof(*history)) : NULL;
     char *copy = malloc(session.size);
 
     if (history && copy) {
@@ -143,12 +147,34 @@ static bool add_item(struct history *history, uint64_t seq, struct slice item, s
     return !history->packed.failed && !history->meta.failed && add_row(history, &row);
 }
 
+/* A long history is known by its end alone, which is what is read again and again. */
+static void drop_first_half(struct history *history)
+{
+    size_t n = (history->n + 1) / 2;
+    struct row dropped = history->rows[n - 1];
+
+    history->begins_after = dropped.seq;
+    history->n -= n;
+    memmove(history->rows, history->rows + n, history->n * sizeof(*history->rows));
+    for (size_t i = 0; i < history->n; i++) {
+        history->rows[i].end -= dropped.end;
+        history->rows[i].texts -= dropped.texts;
+        history->rows[i].meta_end -= dropped.meta_end;
+        history->rows[i].meta_texts -= dropped.meta_texts;
+    }
+    buf_drop(&history->packed, dropped.end);
+    buf_drop(&history->meta, dropped.meta_end);
+}
+
 /* Counts what it holds, and makes room by forgetting what was not used for longest. */
 static void settle(struct memory *memory, struct history *history)
 {
-    size_t now = sizeof(*history) + history->session.size + history->capacity * sizeof(struct row) +
-                 history->packed.capacity + history->meta.capacity;
+    size_t now;
 
+    while (history->n > 0 && history->packed.size + history->meta.size > memory->bytes_max / HISTORY_PART)
+        drop_first_half(history);
+    now = sizeof(*history) + history->session.size + history->capacity * sizeof(struct row) + history->packed.capacity +
+          history->meta.capacity;
     memory->use.bytes += now - history->charged;
     history->charged = now;
     list_remove(&history->link);
@@ -208,19 +234,29 @@ static struct slice part_of(const struct buf *buf, size_t from, size_t to)
     return (struct slice){buf->data + from, to - from};
 }
 
-static void answer(struct request *request, const struct history *history)
+/* Which rows are asked for. Return: false if some of them are not known. */
+static bool select_rows(const struct history *history, const struct params *params, size_t *ret_from, size_t *ret_to)
 {
-    const struct params *params = &request->params;
     size_t from = params->after.value >= PROTO_NUMBER_MAX ? history->n : row_at(history, params->after.value + 1);
-    size_t to = params->before.present ? row_at(history, params->before.value) : history->n, end;
-    struct selection_result got = {
-        .head_seq = history->head_seq, .revision = history->revision, .epoch = history->epoch};
-    struct slice rows = {"", 0}, meta = {"", 0};
+    size_t to = params->before.present ? row_at(history, params->before.value) : history->n;
+    bool enough;
 
     if (from > to)
         from = to;
-    if (params->limit.present && to - from > params->limit.value)
-        from = to - params->limit.value;
+    enough = params->limit.present && to - from >= params->limit.value;
+    *ret_from = enough ? to - params->limit.value : from;
+    *ret_to = to;
+    return enough || params->after.value >= history->begins_after;
+}
+
+static void answer(struct request *request, const struct history *history, size_t from, size_t to)
+{
+    const struct params *params = &request->params;
+    struct selection_result got = {
+        .head_seq = history->head_seq, .revision = history->revision, .epoch = history->epoch};
+    struct slice rows = {"", 0}, meta = {"", 0};
+    size_t end;
+
     if (from < to) {
         end = answer_end(history, from, to, params->max_bytes.present ? params->max_bytes.value : PROTO_ANSWER_MAX,
                          params->with_meta);
@@ -242,8 +278,10 @@ bool memory_recall(struct request *request)
 {
     struct memory *memory = request->daemon->memory;
     struct history *history = request->in_order ? find(memory, request) : NULL;
+    size_t from, to;
 
-    if (!history || (request->params.with_meta && !history->knows_meta)) {
+    if (!history || (request->params.with_meta && !history->knows_meta) ||
+        !select_rows(history, &request->params, &from, &to)) {
         memory->use.misses++;
         return false;
     }
@@ -253,36 +291,47 @@ bool memory_recall(struct request *request)
     if (request->params.if_epoch.present && request->params.if_epoch.value != history->epoch)
         request->outcome = conflict_refuse(request, history->revision, history->epoch);
     else
-        answer(request, history);
+        answer(request, history, from, to);
     return true;
 }
 
 /* ---- learning ---- */
 
-static bool is_whole_history(const struct request *request)
+/* Whether what was read goes to the session's end, and after which seq it has all. */
+static bool reaches_end(const struct request *request, uint64_t *ret_begins_after)
 {
     const struct params *params = &request->params;
+    const struct selection_result *got = &request->got;
 
-    return !params->limit.present && !params->before.present && params->after.value == 0 && !request->got.more &&
-           !request->got.missing && request->got.revision > 0;
+    if (params->before.present || got->more || got->missing || got->revision == 0)
+        return false;
+    if (params->limit.present && request->n >= params->limit.value)
+        *ret_begins_after = request->n ? got->first_seq - 1 : got->head_seq;
+    else
+        *ret_begins_after = params->after.value < got->head_seq ? params->after.value : got->head_seq;
+    return true;
 }
 
-/* A whole history has been read. Its rows take the place of what was known. */
+/* A history has been read, or its end. The rows take the place of what was known, if they are more. */
 static void learn_reading(struct memory *memory, struct request *request)
 {
     struct history *history = find(memory, request);
     bool with_meta = request->params.with_meta, done = true;
+    uint64_t begins_after;
 
     if (history && history->revision > request->got.revision)
         return;
-    if (history && history->revision == request->got.revision && (history->knows_meta || !with_meta))
+    if (history && history->revision < request->got.revision)
+        forget(memory, TAKE(history));
+    if (!reaches_end(request, &begins_after))
+        return;
+    if (history && history->begins_after <= begins_after && (history->knows_meta || !with_meta))
         return;
     forget(memory, history);
-    if (!is_whole_history(request) || request->rows.size + request->meta_rows.size > memory->bytes_max / 8)
-        return;
     history = begin(memory, request);
     if (!history)
         return;
+    history->begins_after = begins_after;
     history->revision = request->got.revision;
     history->epoch = request->got.epoch;
     history->head_seq = request->got.head_seq;
@@ -314,7 +363,7 @@ static void learn_adding(struct memory *memory, struct request *request, struct 
     history->revision = done->revision;
     history->epoch = done->epoch;
     history->head_seq = done->last_seq;
-    if (!fits || history->packed.size + history->meta.size > memory->bytes_max / 8)
+    if (!fits)
         forget(memory, history);
     else
         settle(memory, history);

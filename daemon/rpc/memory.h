@@ -1,6 +1,6 @@
 /*
  * Recent histories in memory: the items of a session as ready-made bytes of an answer, so that most reads are answered
- * by the loop without asking the lane. Loop thread only; owned by struct daemon.
+ * by the loop without asking the lane. Of a long one the end is kept. Loop thread only; owned by struct daemon.
  *
  * What is kept of a session is always what has been acknowledged of it: it is learnt from the jobs that come back,
  * which for one session come in the order of their commits, and forgotten whenever that is in doubt. It may be asked

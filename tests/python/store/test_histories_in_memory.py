@@ -11,6 +11,7 @@ import os
 import random
 from typing import Any
 
+import pytest
 from raw import Raw
 
 SESSIONS = ["a", "b", "ü", "x" * 255]
@@ -69,13 +70,15 @@ def random_call(rng: random.Random, known: dict[str, Any], keys: list[str]) -> t
     return method, params
 
 
-def test_memory_and_store_give_the_same_answers(daemon_factory, short_dir):
+@pytest.mark.parametrize("history_bytes", [128 * 1024 * 1024, 60000], ids=["whole_histories", "ends_of_histories"])
+def test_memory_and_store_give_the_same_answers(daemon_factory, short_dir, history_bytes):
     seed = int(os.environ.get("SEED", random.randrange(2**32)))
     print("SEED =", seed)
     rng = random.Random(seed)
-    settings = short_dir / "config.json"
-    settings.write_text('{"history_bytes": 0}')
-    with_memory, without = daemon_factory(), daemon_factory("--config", str(settings))
+    settings = [short_dir / "some.json", short_dir / "none.json"]
+    for path, bytes_kept in zip(settings, [history_bytes, 0]):
+        path.write_text(json.dumps({"history_bytes": bytes_kept}))
+    with_memory, without = (daemon_factory("--config", str(path)) for path in settings)
     known: dict[str, dict[str, Any]] = {}
     keys: list[str] = []
 
@@ -96,6 +99,32 @@ def test_memory_and_store_give_the_same_answers(daemon_factory, short_dir):
         histories = one.call("info")[1]["histories"]
         assert histories["hits"] > 200, "the memory was hardly asked, so this run proves nothing"
         assert plain.call("info")[1]["histories"]["hits"] == 0
+
+
+def test_the_end_of_a_long_history_is_answered_from_memory(daemon_factory, short_dir):
+    settings = short_dir / "config.json"
+    settings.write_text('{"history_bytes": 1000000}')
+    daemon = daemon_factory("--config", str(settings))
+    texts = [json.dumps({"n": n, "text": "z" * 500}) for n in range(1000)]
+    with Raw(daemon.socket) as raw:
+
+        def last(n: int) -> tuple[list[str], int]:
+            answer = raw.call("get_items", session="s", limit=n)[1]
+            return answer["items"], raw.call("info")[1]["histories"]["hits"]
+
+        for n in range(0, 1000, 50):
+            assert raw.call("add_items", session="s", items=texts[n : n + 50])[0] is None
+        assert last(100) == (texts[-100:], 1)
+        assert last(900) == (texts[-900:], 1), "so much of it cannot be in memory"
+        assert last(100) == (texts[-100:], 2)
+        daemon.restart()
+    with Raw(daemon.socket) as raw:
+        assert last(100) == (texts[-100:], 0)
+        assert last(100) == (texts[-100:], 1)
+        assert raw.call("add_items", session="s", items=["{}"])[0] is None
+        assert last(101) == ([*texts[-100:], "{}"], 2)
+        assert raw.call("get_items", session="s", after=1001)[1]["items"] == []
+        assert last(102)[1] == 3, "what follows the last item is known, and what is before the end is not"
 
 
 def test_memory_stays_within_its_bound(daemon_factory, short_dir):
