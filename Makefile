@@ -69,7 +69,8 @@ REPLAYS := $(patsubst tests/fuzz/fuzz_%.c,$(B)/tests/fuzz/replay_%,$(FUZZ_SRC))
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,$(B)/tests/fuzz/fuzz_%,$(FUZZ_SRC))
 PRELOAD := $(wildcard tests/crash/*/preload_*.c)
 HARNESS := $(patsubst tests/%.c,$(B)/tests/%.so,$(PRELOAD)) $(patsubst tests/%.c,$(B)/tests/%,\
-             $(filter-out $(PRELOAD),$(wildcard tests/crash/*.c tests/crash/*/*.c tests/bench/*.c)))
+             $(filter-out $(PRELOAD) $(TEST_SRC),$(wildcard tests/crash/*.c tests/crash/*/*.c tests/bench/*.c \
+             tests/integration/*.c)))
 
 .PHONY: all man deb demo run test check help install uninstall clean venv node bench crash fuzz example valgrind cov model \
         need-% test-programs

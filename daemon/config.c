@@ -703,34 +703,15 @@ int config_reload(struct config *config)
 
 /* ---- for people ---- */
 
-static void append_format(struct buf *ret, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static void append_format(struct buf *ret, const char *format, ...)
-{
-    va_list arguments;
-    char *text;
-    int size;
-
-    va_start(arguments, format);
-    size = vasprintf(&text, format, arguments);
-    va_end(arguments);
-    if (size < 0) {
-        ret->failed = true;
-        return;
-    }
-    buf_append(ret, text, (size_t)size);
-    free(text);
-}
-
 static void print_origin(struct buf *ret, const struct config *config, const struct config_origin *origin)
 {
     static const char *const words[] = {[CONFIG_DEFAULT] = "default", [CONFIG_FILE] = "file", [CONFIG_FLAG] = "flag"};
     const char *file = config->file ? config->file : "";
 
-    append_format(ret, "%s", words[origin->source]);
+    buf_printf(ret, "%s", words[origin->source]);
     if (origin->source == CONFIG_FILE)
-        append_format(ret, " %s:%d", file[0] == '-' ? file + 1 : file, origin->line);
-    append_format(ret, "\n");
+        buf_printf(ret, " %s:%d", file[0] == '-' ? file + 1 : file, origin->line);
+    buf_printf(ret, "\n");
 }
 
 void config_print(const struct config *config, struct buf *ret)
@@ -741,7 +722,7 @@ void config_print(const struct config *config, struct buf *ret)
 
         if (!text)
             ret->failed = true;
-        append_format(ret, "%-25s %-20s ", setting->name, text ? text : "");
+        buf_printf(ret, "%-25s %-20s ", setting->name, text ? text : "");
         print_origin(ret, config, &config->origins[setting - config_settings]);
         free(text);
         json_decref(value);
@@ -753,12 +734,11 @@ void config_help(struct buf *ret)
     for (const struct setting *setting = config_settings; setting->name; setting++) {
         const char *when = setting->when == SETTING_AT_ONCE ? "with a reload" : "with a restart";
 
-        append_format(ret, "%s: %s\n", setting->name, setting->meaning);
+        buf_printf(ret, "%s: %s\n", setting->name, setting->meaning);
         if (setting->kind == SETTING_NUMBER)
-            append_format(ret, "    %s, %" PRIu64 " to %" PRIu64 "; default %" PRIu64 "; changes %s\n", setting->unit,
-                          setting->min, setting->max, setting->initial, when);
+            buf_printf(ret, "    %s, %" PRIu64 " to %" PRIu64 "; default %" PRIu64 "; changes %s\n", setting->unit,
+                       setting->min, setting->max, setting->initial, when);
         else
-            append_format(ret, "    %s; default %s; changes %s\n", kinds[setting->kind].form, setting->initial_text,
-                          when);
+            buf_printf(ret, "    %s; default %s; changes %s\n", kinds[setting->kind].form, setting->initial_text, when);
     }
 }

@@ -170,7 +170,7 @@ static int print_config(const struct config *config)
     return print_text(&text);
 }
 
-/* Return: -1 to go on, else an exit status. */
+/* This and what reads options: return -1 to go on, else an exit status. */
 static int set_flag(struct config *config, const char *name, const char *value)
 {
     int r = config_set_flag(config, name, value);
@@ -475,6 +475,7 @@ static int start(struct process *process)
         (r = registry_open(&process->registry, &process->config, process->lanes, &sqlite_engine)))
         return r;
     process->daemon.registry = process->registry;
+    process->daemon.lanes = process->lanes;
     if ((r = server_open(&process->server, &process->loop, &process->daemon, process->registry, passed_fd)))
         return r;
     return start_watchdog(process);

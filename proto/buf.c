@@ -1,7 +1,9 @@
 #include "buf.h"
 
 #include <assert.h>
+#include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum {
@@ -61,6 +63,23 @@ void buf_append(struct buf *buf, const void *data, size_t size)
     }
     memcpy(end, data, size);
     buf->size += size;
+}
+
+void buf_printf(struct buf *buf, const char *format, ...)
+{
+    va_list arguments;
+    char *text;
+    int size;
+
+    va_start(arguments, format);
+    size = vasprintf(&text, format, arguments);
+    va_end(arguments);
+    if (size < 0) {
+        buf->failed = true;
+        return;
+    }
+    buf_append(buf, text, (size_t)size);
+    free(text);
 }
 
 /* A huge frame must not pin its memory for the life of a connection, not even if a few bytes of the next one follow it.

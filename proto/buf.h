@@ -54,6 +54,9 @@ void buf_grow(struct buf *buf, size_t size);
 /* Copies `size` bytes to the end; a failure is kept in buf->failed. */
 void buf_append(struct buf *buf, const void *data, size_t size);
 
+/* The same with a formatted text. */
+void buf_printf(struct buf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* Drops the first `size` bytes; the memory is kept for what comes next. */
 void buf_drop(struct buf *buf, size_t size);
 

@@ -244,20 +244,31 @@ int sessiond_recover(struct sessiond *client, const char *store, uint64_t *ret_m
     return r;
 }
 
-int sessiond_info(struct sessiond *client, char **ret_json)
+/* Calls what answers with one text. */
+static int get_text(struct sessiond *client, enum sessiond_method method, char **ret)
 {
-    struct sessiond_call call = {.method = SESSIOND_INFO};
+    struct sessiond_call call = {.method = method};
     union sessiond_answer answer;
     struct results *results;
-    char *json;
+    char *text;
     int r = client_perform(client, &call, &answer, &results);
 
     if (r)
         return r;
-    json = strdup(answer.info.data);
+    text = strdup(answer.info.data);
     results_free(results);
-    if (!json)
+    if (!text)
         return failure_set(&client->failure, -ENOMEM, "no memory for the answer");
-    *ret_json = json;
+    *ret = text;
     return 0;
+}
+
+int sessiond_info(struct sessiond *client, char **ret_json)
+{
+    return get_text(client, SESSIOND_INFO, ret_json);
+}
+
+int sessiond_stats(struct sessiond *client, char **ret_text)
+{
+    return get_text(client, SESSIOND_STATS, ret_text);
 }

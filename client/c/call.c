@@ -480,6 +480,18 @@ static int read_info(struct call *call, const struct message *message, size_t fr
     return r;
 }
 
+static int read_stats(struct call *call, const struct message *message, size_t frame_size, bool *ret_more, char *why)
+{
+    static const struct field text_field[] = {{"text", FIELD_TEXT, FIELD_REQUIRED, 0, 0, 0}, {0}};
+    struct slice text = {0};
+
+    (void)ret_more;
+    TRY(message_read(message, message->result, text_field, MESSAGE_IGNORE_UNKNOWN, &text, why));
+    TRY(make_room(call, frame_size));
+    call->answer.info = results_copy(call->results, text);
+    return 0;
+}
+
 struct recovered_map {
     struct number missing;
 };
@@ -528,6 +540,7 @@ const struct method call_methods[SESSIOND_N_METHODS] = {
     [SESSIOND_BACKUP] = {"backup", false, true, of_store, read_part},
     [SESSIOND_BACKUP_READ] = {"backup_read", false, false, backup_read, read_part},
     [SESSIOND_BACKUP_DELETE] = {"backup_delete", false, false, backup_delete, read_nothing},
+    [SESSIOND_STATS] = {"stats", false, false, none, read_stats},
 };
 
 /* ---- the life of a call ---- */

@@ -275,6 +275,9 @@ SESSIOND_CHECKED int sessiond_ping(struct sessiond *client);
 /* What the daemon says of itself, as one JSON object for people. Release: free(). */
 SESSIOND_CHECKED int sessiond_info(struct sessiond *client, char **ret_json);
 
+/* How its work goes, as text that Prometheus reads. Release: free(). */
+SESSIOND_CHECKED int sessiond_stats(struct sessiond *client, char **ret_text);
+
 /* Writes a verified copy of a store (NULL: the client's) to a file of mode 0600, while the daemon works on. It grows as
  * PATH.partial and gets its name, in place of an older file, when it is whole and on disk: what has the name is good.
  * Return: also -EBUSY, if another backup to the same path is under way. */
@@ -302,6 +305,7 @@ enum sessiond_method {
     SESSIOND_BACKUP,
     SESSIOND_BACKUP_READ,
     SESSIOND_BACKUP_DELETE,
+    SESSIOND_STATS,
     SESSIOND_N_METHODS
 };
 
@@ -341,7 +345,7 @@ union sessiond_answer {
     struct sessiond_popped popped;     /* pop_item */
     struct sessiond_sessions sessions; /* list_sessions, all pages of it */
     struct sessiond_stores stores;     /* list_stores */
-    struct sessiond_text info;         /* info, as JSON */
+    struct sessiond_text info;         /* info, as JSON; the text of stats */
     uint64_t missing;                  /* recover */
     struct sessiond_backup_part part;  /* backup, backup_read */
 };

@@ -33,7 +33,7 @@ typedef int command_fn(struct sessiond *client, const struct invocation *invocat
 int ask_daemon(const struct invocation *invocation, command_fn *command);
 
 command_fn command_get, command_add, command_pop, command_clear, command_delete, command_list, command_stores,
-    command_ping, command_info, command_backup, command_recover;
+    command_ping, command_info, command_metrics, command_backup, command_recover;
 
 /* Commands that ask none. */
 int command_verify(const struct invocation *invocation);

@@ -510,6 +510,19 @@ int command_info(struct sessiond *client, const struct invocation *invocation)
     return EXIT_DONE;
 }
 
+int command_metrics(struct sessiond *client, const struct invocation *invocation)
+{
+    char *text;
+    int r = sessiond_stats(client, &text);
+
+    (void)invocation;
+    if (r)
+        return refused(client, r);
+    (void)fputs(text, stdout);
+    free(text);
+    return EXIT_DONE;
+}
+
 /* ---- loss and backup ---- */
 
 int command_recover(struct sessiond *client, const struct invocation *invocation)

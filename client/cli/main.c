@@ -96,6 +96,9 @@ static const struct command {
     {"stores", "", 0, 0, OF_THE_DAEMON, command_stores, NULL, "the stores, their sessions and bytes", ""},
     {"ping", "", 0, 0, OF_THE_DAEMON, command_ping, NULL, "does the daemon answer?", ""},
     {"info", "", 0, 0, OF_THE_DAEMON, command_info, NULL, "what the daemon says of itself", ""},
+    {"metrics", "", 0, 0, FLAG_SOCKET, command_metrics, NULL, "rates, latencies, queues and use, for Prometheus",
+     "Counters since the daemon's start, in Prometheus' text format. On a daemon of many users, administrators see\n"
+     "all of it, and everybody else what concerns himself.\n"},
     {"recover", "", 0, 0, OF_A_STORE, command_recover, NULL, "accept that a store has less than was acknowledged",
      "A store that lost something (a damaged log, an old copy put back) refuses changes as rolled_back, and `get`\n"
      "shows what it has. When you have looked, and there is no better copy, this lets it go on.\n"},

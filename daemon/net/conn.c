@@ -15,6 +15,8 @@
 enum {
     TURN_REQUESTS = 64, /* of one connection in one turn of the loop, */
     TURN_BYTES = 1024 * 1024,
+    REFUSALS = 16,      /* `busy` answers to a connection before it is paused, */
+    PAUSE_MAX_MS = 100, /* for so long at most */
     SPARE_INPUT = 2048, /* of a connection whose uid has all that it may: enough to be told so, */
     SPARE_OUTPUT = 4096,
 };
@@ -67,6 +69,7 @@ void conn_close(struct conn *conn)
     conn->closing = true;
     list_remove(&conn->dirty);
     list_remove(&conn->hungry);
+    list_remove(&conn->paused);
     while ((link = list_pop(&conn->requests)))
         CONTAINER_OF(link, struct request, link)->connection = NULL;
     uv_close((uv_handle_t *)&conn->pipe, on_closed);
@@ -74,7 +77,7 @@ void conn_close(struct conn *conn)
 
 static bool is_idle(const struct conn *conn)
 {
-    return conn->n_requests == 0 && unsent(conn) == 0 && list_is_empty(&conn->hungry);
+    return conn->n_requests == 0 && unsent(conn) == 0 && list_is_empty(&conn->hungry) && list_is_empty(&conn->paused);
 }
 
 static void update_reading(struct conn *conn);
@@ -243,6 +246,19 @@ static bool begin_work(struct server *server, struct request *request)
     return true;
 }
 
+/* Half of the time that it was told: it is back before the queue is empty, and the lane has work all the while. */
+static void note_busy(struct conn *conn, uint64_t retry_after_ms)
+{
+    uint64_t pause_ms;
+
+    if (++conn->n_busy < REFUSALS)
+        return;
+    conn->n_busy = 0;
+    pause_ms = retry_after_ms / 2 < PAUSE_MAX_MS ? retry_after_ms / 2 : PAUSE_MAX_MS;
+    conn->resume_us = clock_monotonic_us() + pause_ms * 1000;
+    server_pause(conn->server, conn);
+}
+
 static void drive(struct server *server, struct request *request)
 {
     for (;;) {
@@ -257,6 +273,8 @@ static void drive(struct server *server, struct request *request)
         case REQUEST_DONE:
             if (request->connection)
                 send_reply(request->connection, &request->reply);
+            if (request->connection && request->retry_after_ms)
+                note_busy(request->connection, request->retry_after_ms);
             release(request, server);
             return;
         }
@@ -343,8 +361,8 @@ static size_t unsent_max(const struct conn *conn)
 /* Whether another request may begin, as far as the limits go. */
 static bool has_room(const struct conn *conn)
 {
-    return !conn->closing && !conn->working && conn->n_requests < config_of(conn)->in_flight &&
-           unsent(conn) < unsent_max(conn);
+    return !conn->closing && !conn->working && list_is_empty(&conn->paused) &&
+           conn->n_requests < config_of(conn)->in_flight && unsent(conn) < unsent_max(conn);
 }
 
 /* Makes a request of the next frame. Return: false if there is no whole one. */
@@ -532,6 +550,7 @@ void conn_accept(struct server *server, uv_stream_t *listener)
     conn->progress_us = clock_monotonic_us();
     list_init(&conn->dirty);
     list_init(&conn->hungry);
+    list_init(&conn->paused);
     list_init(&conn->requests);
     list_append(&server->conns, &conn->link);
     server->daemon->n_connections++;

@@ -2,7 +2,9 @@
  * One client. Bytes in: appended to the input, cut into frames, each a request. Bytes out: the answers, in the order in
  * which they become ready. conn_pump alone decides whether more is read: over a limit it stops, and the socket's own
  * back-pressure does the rest. In one turn of the loop a connection begins so many requests and no more, so that a
- * flood on one holds up the others for a moment only.
+ * flood on one holds up the others for a moment only. A connection that was told `busy` several times is not read for a
+ * part of the time that it was told to wait: refusing what is sent all the same would take the time that the work
+ * needs.
  *
  * Owned by its server, freed in libuv's close callback and nowhere else. A request that is at work when its connection
  * closes lives on without it, and its answer is dropped. Loop thread only.
@@ -26,6 +28,9 @@ struct conn {
     struct list link;      /* in server->conns */
     struct list dirty;     /* in server->dirty, while there is output to be flushed */
     struct list hungry;    /* in server->hungry, while it has had its share of this turn of the loop and wants more */
+    struct list paused;    /* in server->paused, while nothing is read of it */
+    uint64_t resume_us;    /* until then */
+    size_t n_busy;         /* answers since it was paused last */
     uint64_t turn;         /* of the loop, in which it has begun */
     size_t turn_requests;  /* so many requests */
     size_t turn_bytes;     /* of so many bytes */

@@ -18,6 +18,7 @@
 
 enum {
     BACKLOG = 4096,
+    RESUME_MS = 5,        /* how often paused connections are looked at */
     TICKS_PER_STALL = 30, /* how often a connection is looked at in the time that it may be stalled */
 };
 
@@ -176,6 +177,32 @@ static void on_tick(uv_timer_t *ticker)
     }
 }
 
+static void on_resume(uv_timer_t *resumer)
+{
+    struct server *server = CONTAINER_OF(resumer, struct server, resumer);
+    uint64_t now = clock_monotonic_us();
+
+    LIST_FOR_EACH_SAFE(link, &server->paused)
+    {
+        struct conn *conn = CONTAINER_OF(link, struct conn, paused);
+
+        if (conn->resume_us > now)
+            continue;
+        list_remove(link);
+        conn_pump(conn);
+    }
+    if (list_is_empty(&server->paused))
+        uv_timer_stop(resumer);
+}
+
+void server_pause(struct server *server, struct conn *conn)
+{
+    list_remove(&conn->paused);
+    list_append(&server->paused, &conn->paused);
+    if (!uv_is_active((uv_handle_t *)&server->resumer))
+        uv_timer_start(&server->resumer, on_resume, RESUME_MS, RESUME_MS);
+}
+
 void server_on_jobs(void *arg, struct list *jobs)
 {
     struct server *server = arg;
@@ -199,6 +226,7 @@ int server_open(struct server *server, uv_loop_t *loop, struct daemon *daemon, s
     list_init(&server->conns);
     list_init(&server->dirty);
     list_init(&server->hungry);
+    list_init(&server->paused);
     peer_read_maps(&server->maps);
     if (fd < 0 && (r = make_socket(server, &fd)))
         return r;
@@ -211,6 +239,7 @@ int server_open(struct server *server, uv_loop_t *loop, struct daemon *daemon, s
     uv_check_init(loop, &server->flusher);
     uv_check_start(&server->flusher, on_turn_ended);
     uv_idle_init(loop, &server->eager);
+    uv_timer_init(loop, &server->resumer);
     uv_timer_init(loop, &server->grace);
     uv_timer_init(loop, &server->ticker);
     server_on_reload(server);
@@ -237,6 +266,7 @@ void server_check_stopped(struct server *server)
     uv_close((uv_handle_t *)&server->eager, NULL);
     uv_close((uv_handle_t *)&server->ticker, NULL);
     uv_close((uv_handle_t *)&server->grace, NULL);
+    uv_close((uv_handle_t *)&server->resumer, NULL);
     on_stopped(server);
 }
 

@@ -26,11 +26,13 @@ struct server {
     uv_timer_t ticker;  /* looks for stalled connections */
     uv_timer_t grace;   /* while stopping */
     uv_check_t flusher; /* after each turn of the loop: writes what has become ready in it */
+    uv_timer_t resumer; /* looks for those that have been paused long enough */
     uv_idle_t eager;    /* keeps the loop from sleeping while connections are hungry */
     struct peer_maps maps;
     struct list conns;
     struct list dirty;   /* connections with output */
     struct list hungry;  /* connections that go on in the next turn */
+    struct list paused;  /* connections that were told `busy`, and are not read for a while */
     uint64_t turn;       /* of the loop */
     size_t n_requests;   /* at work, those of closed connections included */
     char scratch[65536]; /* what libuv reads into; copied to its connection at once */
@@ -49,6 +51,11 @@ int server_open(struct server *server, uv_loop_t *loop, struct daemon *daemon, s
 void server_on_reload(struct server *server);
 
 void server_stop(struct server *server, void (*on_stopped)(struct server *));
+
+struct conn;
+
+/* For conn: reads nothing of it until its resume_us; then it is pumped. */
+void server_pause(struct server *server, struct conn *conn);
 
 /* For conn: a connection or a request is gone. */
 void server_check_stopped(struct server *server);

@@ -131,9 +131,9 @@ static void pack_use(struct buf *reply, const struct account *account)
         pack_text(reply, slice_of(account_resource_name(what)));
         pack_map(reply, 4);
         pack_pair_number(reply, "used", account->used[what]);
-        pack_pair_number(reply, "limit", account_limit(all, what));
+        pack_pair_number(reply, "limit", account_limit(all, what, ACCOUNT_OF_ONE));
         pack_pair_number(reply, "used_by_all", all->used[what]);
-        pack_pair_number(reply, "limit_of_all", account_limit_of_all(all, what));
+        pack_pair_number(reply, "limit_of_all", account_limit(all, what, ACCOUNT_OF_ALL));
     }
 }
 

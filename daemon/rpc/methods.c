@@ -56,6 +56,7 @@ static const struct method methods[] = {
     {"hello", hello_fields, .answer = hello_answer},
     {"ping", no_fields, .answer = ping_answer},
     {"info", no_fields, JOB_READ, .again = stores_again, .run = stores_run, .answer = info_answer},
+    {"stats", no_fields, .answer = stats_answer},
 
     {"get_items", get_items_fields, JOB_READ, RIGHT_READ, .recall = memory_recall, .learn = memory_learn,
      .run = get_items_run},
@@ -88,4 +89,16 @@ const struct method *method_find(struct slice name)
         if (slice_equal(name, slice_of(methods[i].name)))
             return &methods[i];
     return NULL;
+}
+
+_Static_assert(N_ELEMENTS(methods) < METRICS_METHODS, "metrics.h has room for all methods");
+
+size_t method_index(const struct method *method)
+{
+    return (size_t)(method - methods);
+}
+
+const char *method_at(size_t index)
+{
+    return index < N_ELEMENTS(methods) ? methods[index].name : NULL;
 }

@@ -40,6 +40,10 @@ struct method {
 /* Return: NULL if there is no such method. */
 const struct method *method_find(struct slice name);
 
+/* Its place in the table, and the name of what stands at a place; NULL after the last. */
+size_t method_index(const struct method *method);
+const char *method_at(size_t index);
+
 /* The methods' functions, by file. items.c: */
 int change_check(struct request *);
 int items_prepare(struct request *);
@@ -65,6 +69,9 @@ int recover_run(struct request *, const struct engine_table *, struct engine *, 
 int hello_answer(struct request *);
 int ping_answer(struct request *);
 int info_answer(struct request *);
+
+/* metrics.c: */
+int stats_answer(struct request *);
 
 /* backup.c: */
 int backup_check(struct request *);

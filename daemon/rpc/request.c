@@ -13,7 +13,8 @@
 
 enum {
     PREPARE_ON_LOOP = 256 * 1024, /* bytes of a frame whose items the loop checks itself: some 0.2 ms */
-    RETRY_AFTER_MS = 20,
+    RETRY_MIN_MS = 20, /* what is told with `busy`: not before the queue of now is done with, within these bounds */
+    RETRY_MAX_MS = 2000,
     SHOWN_METHOD = 64,      /* bytes of a method's name that there is not */
     REFUSAL_RESERVE = 1024, /* a refusal is at most this long */
     VALUE_BYTES = 48,       /* memory that a MessagePack value of a request takes at most, once it is read */
@@ -43,6 +44,7 @@ int request_new(struct request **ret, struct daemon *daemon, struct caller *call
     request->owner = caller->owner;
     request->frame = frame;
     request->frame_size = size;
+    request->began_us = clock_monotonic_us();
 
     r = message_parse(&request->message, (struct slice){frame, size}, &answerable, why);
     if (r < 0)
@@ -131,9 +133,17 @@ struct buf *request_answer(struct request *request)
     return &request->reply;
 }
 
-static void pack_details(struct buf *reply, int code, const struct details *details)
+/* Where the lane is not yet known, or not what is short, the busiest one tells when others will be done. */
+static uint64_t retry_after_ms(const struct request *request)
 {
-    bool conflict = code == SESSIOND_CONFLICT, busy = code == SESSIOND_BUSY;
+    uint64_t ms = request->store ? lane_wait_ms(&request->store->lane) : registry_wait_ms(request->daemon->registry);
+
+    return ms < RETRY_MIN_MS ? RETRY_MIN_MS : ms > RETRY_MAX_MS ? RETRY_MAX_MS : ms;
+}
+
+static void pack_details(struct buf *reply, int code, const struct details *details, uint64_t retry_ms)
+{
+    bool conflict = code == SESSIOND_CONFLICT, busy = retry_ms > 0;
 
     pack_map(reply, 2 + (size_t)details->item.present + (size_t)details->limit.present + 2 * (size_t)conflict + busy);
     pack_pair_text(reply, "code", slice_of(proto_code_name(code)));
@@ -147,7 +157,7 @@ static void pack_details(struct buf *reply, int code, const struct details *deta
         pack_pair_number(reply, "epoch", details->epoch);
     }
     if (busy)
-        pack_pair_number(reply, "retry_after_ms", RETRY_AFTER_MS);
+        pack_pair_number(reply, "retry_after_ms", retry_ms);
 }
 
 /* The one place where a code becomes an answer. */
@@ -158,12 +168,14 @@ static enum request_stage finish(struct request *request)
     if (request->outcome < 0)
         request->details = (struct details){0};
     if (code) {
+        request->retry_after_ms = code == SESSIOND_BUSY ? retry_after_ms(request) : 0;
         request->reply.size = 0;
         request->reply.failed = false;
         pack_refusal(&request->reply, request->message.msgid);
-        pack_details(&request->reply, code, &request->details);
+        pack_details(&request->reply, code, &request->details, request->retry_after_ms);
         pack_nil(&request->reply);
     }
+    metrics_count(request, code);
     return REQUEST_DONE;
 }
 

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/list.h"
 #include "message.h"
+#include "rpc/metrics.h"
 #include "store/caller.h"
 #include "store/engine.h"
 #include "store/lane.h"
@@ -32,6 +33,8 @@ struct daemon {
     uint64_t started_us;               /* monotonic */
     uint64_t n_connections;
     struct memory *memory; /* of recent histories */
+    struct metrics metrics;
+    struct lanes *lanes;
     struct registry *registry;
     struct {
         const char *name, *version;
@@ -73,6 +76,7 @@ struct request {
     struct list link; /* in its connection's list; the connection's */
     void *connection; /* where the answer goes; NULL once that is closed. The connection's */
     struct daemon *daemon;
+    uint64_t began_us;     /* monotonic: when its frame was whole */
     struct caller *caller; /* held */
     struct owner *owner;   /* the caller's, when the request came */
     size_t paid;           /* bytes that it is charged for, as long as it is there, */
@@ -99,6 +103,7 @@ struct request {
     struct change_result done;   /* of a change: what the job brought back */
     struct buf reply;            /* the whole answer, made before the commit */
     struct details details;      /* of a refusal */
+    uint64_t retry_after_ms;     /* said with `busy`; 0: it is not that */
     enum {
         STAGE_CHECK,
         STAGE_PREPARE,

@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "config.h"
 
 enum {
@@ -50,28 +53,37 @@ struct account *accounts_of(struct accounts *accounts, uid_t uid)
     return account;
 }
 
-/* ---- how much ---- */
+struct walk {
+    void (*each)(const struct account *account, void *arg);
+    void *arg;
+};
 
-uint64_t account_limit(const struct accounts *accounts, enum account_resource what)
+static void visit(const void *node, VISIT order, void *arg)
 {
-    static const size_t offsets[] = {
-#define ACCOUNT_OFFSET(name, wire, own, all) offsetof(struct config, own),
-        ACCOUNT_RESOURCES(ACCOUNT_OFFSET)
-#undef ACCOUNT_OFFSET
-    };
+    const struct walk *walk = arg;
 
-    return config_value_at(accounts->config, offsets[what]);
+    if (order == postorder || order == leaf) /* that is: between its children, or it has none */
+        walk->each(*(const struct account *const *)node, walk->arg);
 }
 
-uint64_t account_limit_of_all(const struct accounts *accounts, enum account_resource what)
+void accounts_each(const struct accounts *accounts, void (*each)(const struct account *account, void *arg), void *arg)
 {
-    static const size_t offsets[] = {
-#define ACCOUNT_OFFSET(name, wire, own, all) offsetof(struct config, all),
-        ACCOUNT_RESOURCES(ACCOUNT_OFFSET)
-#undef ACCOUNT_OFFSET
+    struct walk walk = {each, arg};
+
+    twalk_r(accounts->by_uid, visit, &walk);
+}
+
+/* ---- how much ---- */
+
+uint64_t account_limit(const struct accounts *accounts, enum account_resource what, enum account_whose whose)
+{
+    static const size_t offsets[][ACCOUNT_N_WHOSE] = {
+#define ACCOUNT_OFFSETS(name, wire, own, all) {offsetof(struct config, own), offsetof(struct config, all)},
+        ACCOUNT_RESOURCES(ACCOUNT_OFFSETS)
+#undef ACCOUNT_OFFSETS
     };
 
-    return config_value_at(accounts->config, offsets[what]);
+    return config_value_at(accounts->config, offsets[what][whose]);
 }
 
 /* Return: false if the sum would be over `max`, or be no number any more. */
@@ -99,7 +111,7 @@ static uint64_t subtract(_Atomic uint64_t *used, uint64_t amount)
 /* How far all together may go for the sake of this uid, which would then have `own`. */
 static uint64_t common_limit(struct accounts *accounts, enum account_resource what, uint64_t own)
 {
-    uint64_t limit = account_limit_of_all(accounts, what), n = atomic_load(&accounts->n_users[what]);
+    uint64_t limit = account_limit(accounts, what, ACCOUNT_OF_ALL), n = atomic_load(&accounts->n_users[what]);
     bool is_modest = own <= limit / (n + 1); /* there is always one who has not come yet */
 
     return is_modest || !accounts->many ? limit : limit - limit / RESERVED_PART;
@@ -118,7 +130,7 @@ static bool take(struct account *account, enum account_resource what, uint64_t a
 
     if (amount == 0)
         return true;
-    if (!add(&account->used[what], amount, anyway ? UINT64_MAX : account_limit(all, what), &before))
+    if (!add(&account->used[what], amount, anyway ? UINT64_MAX : account_limit(all, what, ACCOUNT_OF_ONE), &before))
         return false;
     if (before == 0)
         (void)atomic_fetch_add(&all->n_users[what], 1);
@@ -138,7 +150,8 @@ bool account_is_full(const struct account *account, enum account_resource what)
     struct accounts *all = account->all;
     uint64_t own = atomic_load(&account->used[what]);
 
-    return own >= account_limit(all, what) || atomic_load(&all->used[what]) >= common_limit(all, what, own);
+    return own >= account_limit(all, what, ACCOUNT_OF_ONE) ||
+           atomic_load(&all->used[what]) >= common_limit(all, what, own);
 }
 
 void account_take_anyway(struct account *account, enum account_resource what, uint64_t amount)
@@ -178,19 +191,10 @@ const char *account_resource_name(enum account_resource what)
 
 /* ---- refusals ---- */
 
-/* FNV-1a: things that share a hash share a line, which is no harm. */
-static uint64_t hash(struct slice thing)
-{
-    uint64_t hash = 0xcbf29ce484222325;
-
-    for (size_t i = 0; i < thing.size; i++)
-        hash = (hash ^ (unsigned char)thing.data[i]) * 0x100000001b3;
-    return hash;
-}
-
 enum account_audit account_audit(struct account *account, struct slice thing, uint64_t now_us)
 {
-    uint64_t minute = now_us / MINUTE_US, what = hash(thing);
+    uint64_t minute = now_us / MINUTE_US,
+             what = XXH3_64bits(thing.data, thing.size); /* who shares a hash shares a line */
 
     if (minute != account->audit_minute) {
         account->audit_minute = minute;

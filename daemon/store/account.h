@@ -48,6 +48,7 @@ struct account {
     uid_t uid;
     struct accounts *all;
     _Atomic uint64_t used[ACCOUNT_N_RESOURCES];
+    uint64_t n_answered, n_refused; /* requests, for metrics; the loop's */
     uint64_t audit_minute;
     unsigned n_audited; /* in that minute, and what: */
     uint64_t audited[ACCOUNT_AUDITED];
@@ -59,9 +60,12 @@ void accounts_deinit(struct accounts *accounts);
 /* The account of a uid, made when it is first met. Return: NULL if there is no memory for it. */
 struct account *accounts_of(struct accounts *accounts, uid_t uid);
 
+/* Calls for each account, in the order of uids. */
+void accounts_each(const struct accounts *accounts, void (*each)(const struct account *account, void *arg), void *arg);
+
 /* The limits in force. Any thread, while the configuration may be reloaded. */
-uint64_t account_limit(const struct accounts *accounts, enum account_resource what);
-uint64_t account_limit_of_all(const struct accounts *accounts, enum account_resource what);
+enum account_whose { ACCOUNT_OF_ONE, ACCOUNT_OF_ALL, ACCOUNT_N_WHOSE };
+uint64_t account_limit(const struct accounts *accounts, enum account_resource what, enum account_whose whose);
 
 /* Return: false if that would be over a limit; then nothing is charged. */
 bool account_take(struct account *account, enum account_resource what, uint64_t amount);

@@ -9,6 +9,7 @@
 
 #include <uv.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -17,6 +18,7 @@
 #include "store/engine.h"
 
 enum {
+    PACE_BATCHES = 8,   /* batches that the pace of a lane is told from, about */
     SETTLE_SECONDS = 1, /* after work, an idle lane looks after its stores soon, as the infirmary does always, */
     IDLE_SECONDS = 60,  /* and then now and again */
 };
@@ -29,6 +31,9 @@ struct lane {
     pthread_cond_t wake;  /* there is work, or it is time to stop */
     struct list ready;    /* stores with waiting jobs, in turn */
     size_t n_jobs, bytes; /* waiting */
+    uint64_t job_ns;      /* that one took lately: its share of a batch, and of what was tended after it */
+    uint64_t taken_us;    /* when the last batch was taken, */
+    size_t n_taken;       /* and of how many jobs; 0: its time has been counted */
     bool stopping;
     bool at_work;        /* not waiting for work */
     uint64_t turns;      /* pieces of work that were begun */
@@ -39,6 +44,7 @@ struct lane {
     bool is_infirmary;
     struct list open; /* stores, the most recently used last; in the infirmary all that are there */
     size_t n_open;
+    struct lane_counts counts;
 };
 
 struct lanes {
@@ -169,6 +175,15 @@ static void on_jobs_done(uv_async_t *wake)
 
 /* ---- opening and closing stores ---- */
 
+/* What its log has now counts as the lane's. */
+static void count_log(struct lane *lane, struct lane_store *store)
+{
+    uint64_t now = store->engine && store->table->log_bytes ? store->table->log_bytes(store->engine) : 0;
+
+    counter_add(&lane->counts.log_bytes, now - store->log_bytes);
+    store->log_bytes = now;
+}
+
 static void close_store(struct lane *lane, struct lane_store *store)
 {
     struct job *steps = TAKE(store->steps);
@@ -179,6 +194,7 @@ static void close_store(struct lane *lane, struct lane_store *store)
     }
     if (store->engine)
         store->table->close(TAKE(store->engine));
+    count_log(lane, store);
     store->tend = false;
     if (!list_is_empty(&store->open))
         lane->n_open--;
@@ -286,13 +302,14 @@ static bool must_roll_back(int outcome)
 
 /* Runs the jobs in one transaction. Return: 0 (all have their outcome), or an outcome or fault with which the
  * transaction was rolled back, and nothing of it is stored. */
-static int run_together(struct lane_store *store, struct list *batch)
+static int run_together(struct lane *lane, struct lane_store *store, struct list *batch)
 {
     const struct engine_table *table = store->table;
-    bool more;
+    bool more, writes = batch_writes(batch);
+    uint64_t n = 0, before_us;
     int r;
 
-    r = table->begin(store->engine, batch_writes(batch));
+    r = table->begin(store->engine, writes);
     if (r)
         return r;
     LIST_FOR_EACH(link, batch)
@@ -303,10 +320,16 @@ static int run_together(struct lane_store *store, struct list *batch)
         if (must_roll_back(job->outcome)) {
             r = job->outcome;
             table->rollback(store->engine);
+            counter_add(&lane->counts.rollbacks, 1);
             return r;
         }
+        n++;
     }
+    before_us = writes ? clock_monotonic_us() : 0;
     r = table->commit(store->engine);
+    if (writes)
+        histogram_add(&lane->counts.commit_us, clock_monotonic_us() - before_us);
+    histogram_add(&lane->counts.batch, n);
     if (r == SESSIOND_UNCERTAIN) {
         answer_failed_commit(batch, r);
         return 0;
@@ -318,10 +341,10 @@ static int run_together(struct lane_store *store, struct list *batch)
 static void run_alone(struct lane *lane, struct lane_store *store, struct list *one)
 {
     struct job *job = job_of(one->next);
-    int r = store->engine ? run_together(store, one) : SESSIOND_UNAVAILABLE;
+    int r = store->engine ? run_together(lane, store, one) : SESSIOND_UNAVAILABLE;
 
     if (r == SESSIOND_FULL && job->frees && store->directory && ballast_release(lane->lanes->ballast))
-        r = run_together(store, one);
+        r = run_together(lane, store, one);
     if (r)
         job->outcome = r;
     close_if_broken(lane, store);
@@ -369,11 +392,12 @@ static bool run_batch(struct lane *lane, struct lane_store *store, struct list *
     } else if (job_of(batch->next)->kind == JOB_STEPS) {
         begin_steps(store, batch);
     } else {
-        r = run_together(store, batch);
+        r = run_together(lane, store, batch);
         close_if_broken(lane, store);
         if (r)
             run_apart(lane, store, batch);
     }
+    count_log(lane, store);
     left = leaves_if_ill(lane, store);
     hand_back(lane->lanes, batch);
     return left;
@@ -402,6 +426,7 @@ static bool tend_store(struct lane *lane, struct lane_store *store)
     if (store->engine && store->steps)
         take_step(lane, store);
     close_if_broken(lane, store);
+    count_log(lane, store);
     return !leaves_if_ill(lane, store) && (store->tend || store->steps);
 }
 
@@ -461,11 +486,25 @@ static struct lane_store *take_batch(struct lane *lane, struct list *batch)
             break;
     }
     store->n_waiting -= n;
+    lane->taken_us = clock_monotonic_us();
+    lane->n_taken = n;
     lane->n_jobs -= n;
     lane->bytes -= bytes;
     if (!list_is_empty(&store->waiting))
         list_append(&lane->ready, &store->ready);
     return store;
+}
+
+/* The last batch is done. Called with the lock held. */
+static void note_pace(struct lane *lane)
+{
+    uint64_t job_ns;
+
+    if (!lane->n_taken)
+        return;
+    job_ns = (clock_monotonic_us() - lane->taken_us) * 1000 / lane->n_taken;
+    lane->job_ns = lane->job_ns ? lane->job_ns - lane->job_ns / PACE_BATCHES + job_ns / PACE_BATCHES : job_ns;
+    lane->n_taken = 0;
 }
 
 /* Waits for a batch, for so long; *ret is NULL if none came. Return: false to stop. */
@@ -479,6 +518,7 @@ static bool next_batch(struct lane *lane, time_t seconds, struct list *batch, st
     list_init(batch);
     pthread_mutex_lock(&lane->lock);
     lane->at_work = false;
+    note_pace(lane);
     while (!(*ret = take_batch(lane, batch)) && !lane->stopping && !over)
         over = pthread_cond_timedwait(&lane->wake, &lane->lock, &until) == ETIMEDOUT;
     lane->at_work = true;
@@ -555,6 +595,31 @@ int lane_submit(struct job *job)
     return r;
 }
 
+static uint64_t wait_ms(struct lane *lane)
+{
+    uint64_t ns;
+
+    pthread_mutex_lock(&lane->lock);
+    ns = (lane->n_jobs + lane->n_taken) * lane->job_ns;
+    pthread_mutex_unlock(&lane->lock);
+    return ns / 1000000;
+}
+
+uint64_t lane_wait_ms(const struct lane_store *store)
+{
+    return wait_ms(store->lane);
+}
+
+uint64_t lanes_wait_ms(struct lanes *lanes)
+{
+    uint64_t longest = 0, ms;
+
+    for (size_t i = 0; i < lanes->n - 1; i++) /* the infirmary's are not told to come again soon */
+        if ((ms = wait_ms(&lanes->lane[i])) > longest)
+            longest = ms;
+    return longest;
+}
+
 /* Signals are the loop's business: a new thread inherits a mask that blocks them all. */
 static int start_lane(struct lane *lane, struct lanes *lanes, size_t index)
 {
@@ -614,6 +679,23 @@ int lanes_open(struct lanes **ret, uv_loop_t *loop, const struct config *config,
             return r; /* at start only, and then the process ends */
     *ret = lanes;
     return 0;
+}
+
+bool lanes_read(struct lanes *lanes, size_t index, struct lane_reading *ret)
+{
+    struct lane *lane = &lanes->lane[index];
+
+    if (index >= lanes->n)
+        return false;
+    *ret = (struct lane_reading){.counts = &lane->counts,
+                                 .rollbacks = counter_read(&lane->counts.rollbacks),
+                                 .log_bytes = counter_read(&lane->counts.log_bytes)};
+    (void)snprintf(ret->name, sizeof(ret->name), lane->is_infirmary ? "infirmary" : "%zu", index);
+    pthread_mutex_lock(&lane->lock);
+    ret->n_jobs = lane->n_jobs;
+    ret->bytes = lane->bytes;
+    pthread_mutex_unlock(&lane->lock);
+    return true;
 }
 
 static bool gets_on(struct lane *lane)

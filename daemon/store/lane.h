@@ -19,6 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/histogram.h"
 #include "base/list.h"
 
 struct config;
@@ -65,6 +66,7 @@ struct lane_store {
     struct list open;      /* in the lane's list of open stores, the most recently used last */
     struct engine *engine; /* NULL: closed */
     struct job *steps;     /* the job that is run between batches, NULL: none */
+    uint64_t log_bytes;    /* that its lane counts for it */
     bool tend;             /* housekeeping has more to do */
     bool ill;              /* its engine broke, and it is to leave the lane */
     bool away;             /* under the lane's lock: on its way to the other lane, no batch takes it */
@@ -79,9 +81,32 @@ int lanes_open(struct lanes **ret, struct uv_loop_s *loop, const struct config *
 /* Puts a store on a lane. */
 void lane_adopt(struct lanes *lanes, struct lane_store *store, const struct engine_table *table, const char *directory);
 
+/* How long the jobs that wait for this store's lane, or for the busiest one, will take, as far as those before them
+ * tell. */
+uint64_t lane_wait_ms(const struct lane_store *store);
+uint64_t lanes_wait_ms(struct lanes *lanes);
+
 /* Hands a job over. Return: 0; SESSIOND_BUSY if the lane's queue is full; SESSIOND_UNAVAILABLE for a change of a store
  * in quarantine. */
 int lane_submit(struct job *job);
+
+/* What a lane counts; its own, for all to read. */
+struct lane_counts {
+    struct histogram batch;     /* requests in a transaction */
+    struct histogram commit_us; /* of transactions that change something */
+    uint64_t rollbacks;
+    uint64_t log_bytes; /* of its open stores */
+};
+
+struct lane_reading {
+    char name[16];
+    const struct lane_counts *counts; /* the lane's */
+    uint64_t rollbacks, log_bytes;    /* out of these */
+    uint64_t n_jobs, bytes;           /* that wait */
+};
+
+/* How the i-th lane, the infirmary being the last, does. Return: false after that. */
+bool lanes_read(struct lanes *lanes, size_t index, struct lane_reading *ret);
 
 /* Whether every lane but the infirmary has gone on since this was asked last, or has nothing to do. Lanes that are at
  * the same piece of work as then are named in the log. */

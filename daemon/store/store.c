@@ -361,6 +361,11 @@ struct store *registry_next_shared(struct registry *registry, const struct calle
     return NULL;
 }
 
+uint64_t registry_wait_ms(const struct registry *registry)
+{
+    return lanes_wait_ms(registry->lanes);
+}
+
 const struct config *registry_config(const struct registry *registry)
 {
     return registry->config;
@@ -369,6 +374,11 @@ const struct config *registry_config(const struct registry *registry)
 struct account *registry_account(struct registry *registry, uid_t uid)
 {
     return accounts_of(&registry->accounts, uid);
+}
+
+void registry_each_account(struct registry *registry, void (*each)(const struct account *account, void *arg), void *arg)
+{
+    accounts_each(&registry->accounts, each, arg);
 }
 
 /* ---- the registry ---- */

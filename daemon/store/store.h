@@ -64,10 +64,17 @@ int registry_shared(struct registry *registry, struct slice name, const struct c
 /* The next shared store that the caller may read, in the order of the configuration. Return: NULL after the last. */
 struct store *registry_next_shared(struct registry *registry, const struct caller *caller, const struct store *after);
 
+/* How long what waits for the busiest lane will take. */
+uint64_t registry_wait_ms(const struct registry *registry);
+
 const struct config *registry_config(const struct registry *registry);
 
 /* What a uid pays with. Return: NULL if there is no memory for it. */
 struct account *registry_account(struct registry *registry, uid_t uid);
+
+/* Calls for each account, in the order of uids. */
+void registry_each_account(struct registry *registry, void (*each)(const struct account *account, void *arg),
+                           void *arg);
 
 /* The store of that name, `default` for an absent one. If there is none it is made with `create`; without, the answer
  * is a store that is always empty. Return: 0, SESSIOND_INVALID (no name for a store), SESSIOND_NOT_FOUND (a shared

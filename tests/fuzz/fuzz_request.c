@@ -41,10 +41,30 @@ static void begin_again(void)
     rolled_back = true;
 }
 
+bool lanes_read(struct lanes *lanes, size_t index, struct lane_reading *ret)
+{
+    (void)lanes;
+    (void)index;
+    (void)ret;
+    return false;
+}
+
 void lane_adopt(struct lanes *lanes, struct lane_store *store, const struct engine_table *table, const char *directory)
 {
     (void)lanes;
     *store = (struct lane_store){.table = table, .directory = directory};
+}
+
+uint64_t lane_wait_ms(const struct lane_store *store)
+{
+    (void)store;
+    return 0; /* nothing ever waits here */
+}
+
+uint64_t lanes_wait_ms(struct lanes *lanes)
+{
+    (void)lanes;
+    return 0;
 }
 
 int lane_submit(struct job *job)

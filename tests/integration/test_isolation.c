@@ -287,27 +287,17 @@ static void make_user(const struct daemon *daemon, unsigned i)
 
 static int system_setup(void **state)
 {
-    static char path[PATH_SIZE];
-    struct daemon *daemon;
-    FILE *file;
+    char json[2048] = "{\"shared_stores\": {";
+    size_t size = strlen(json);
 
     (void)daemon_setup_bare(state);
-    daemon = *state;
-    if (getuid() != 0)
-        return 0;
-    (void)snprintf(path, sizeof(path), "%s/config", daemon->scratch.path);
-    file = fopen(path, "we");
-    assert_non_null(file);
-    (void)fputs("{\"shared_stores\": {", file);
     for (unsigned i = 0; i < USERS; i++)
-        (void)fprintf(file, "%s\"team-%02u\": {\"change\": [%u]}", i ? ", " : "", i, FIRST_UID + i);
-    (void)fputs("}}\n", file);
-    assert_int_equal(fclose(file), 0);
-    daemon->arguments[0] = "--system";
-    daemon->arguments[1] = "--config";
-    daemon->arguments[2] = path;
-    daemon_start(daemon);
-    daemon_open_doors(daemon);
+        size += (size_t)snprintf(json + size, sizeof(json) - size, "%s\"team-%02u\": {\"change\": [%u]}", i ? ", " : "",
+                                 i, FIRST_UID + i);
+    assert_true(size + 3 < sizeof(json));
+    memcpy(json + size, "}}", 3);
+    daemon_configure(*state, json);
+    daemon_start_for_all(*state);
     return 0;
 }
 

@@ -24,20 +24,6 @@ enum { EXIT_IN_USE = 4 };
 
 #define A "{\"n\": 1}"
 
-static void write_config(struct daemon *daemon, const char *json)
-{
-    static char path[PATH_SIZE];
-    FILE *file;
-
-    (void)snprintf(path, sizeof(path), "%s/config", daemon->scratch.path);
-    file = fopen(path, "we");
-    assert_non_null(file);
-    assert_true(fputs(json, file) >= 0);
-    assert_int_equal(fclose(file), 0);
-    daemon->arguments[0] = "--config";
-    daemon->arguments[1] = path;
-}
-
 /* ---- two daemons ---- */
 
 /* A daemon that shares some paths with another; it must not outlive the test, even if that fails. */
@@ -276,7 +262,7 @@ static void test_sigterm_with_work_under_way(void **state)
     struct sessiond_items items;
     size_t n_answers = 0;
 
-    write_config(daemon, "{\"grace_seconds\": 60}"); /* however slow it is here */
+    daemon_configure(daemon, "{\"grace_seconds\": 60}"); /* however slow it is here */
     daemon_start(daemon);
     for (int round = 0; round < 10; round++) {
         struct buf frames = BUF_INIT;
@@ -347,7 +333,7 @@ static void test_half_a_frame_without_progress_ends_the_connection(void **state)
     struct daemon *daemon = *state;
     int fd;
 
-    write_config(daemon, "{\"stall_seconds\": 1}");
+    daemon_configure(daemon, "{\"stall_seconds\": 1}");
     daemon_start(daemon);
     fd = raw_connect(daemon->socket);
     raw_send(fd, "\x94\x00\x01", 3);
@@ -360,7 +346,7 @@ static void test_one_connection_too_many_is_told_so(void **state)
     struct sessiond *clients[3];
     int fd;
 
-    write_config(daemon, "{\"connections\": 3}");
+    daemon_configure(daemon, "{\"connections\": 3}");
     daemon_start(daemon);
     for (int i = 0; i < 3; i++) {
         clients[i] = daemon_client(daemon);
@@ -382,7 +368,7 @@ static void test_a_configuration_that_is_wrong_is_refused(void **state)
     struct daemon *daemon = *state;
 
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
-        write_config(daemon, wrong[i]);
+        daemon_configure(daemon, wrong[i]);
         assert_int_equal(daemon_start_expecting_failure(daemon), 2);
     }
 }
@@ -399,7 +385,7 @@ static void test_the_memory_store_ends_with_the_daemon_and_is_limited(void **sta
     size_t n = 0;
     int r;
 
-    write_config(daemon, "{\"memory_bytes\": 1048576}");
+    daemon_configure(daemon, "{\"memory_bytes\": 1048576}");
     daemon_start(daemon);
     client = client_with((struct sessiond_options){.socket = daemon->socket, .store = "memory"});
     memset(text, ' ', sizeof(text));

@@ -17,20 +17,6 @@
 
 enum { MIB = 1024 * 1024 };
 
-static void configure(struct daemon *daemon, const char *json)
-{
-    static char path[PATH_SIZE];
-    FILE *file;
-
-    (void)snprintf(path, sizeof(path), "%s/config", daemon->scratch.path);
-    file = fopen(path, "we");
-    assert_non_null(file);
-    assert_true(fputs(json, file) >= 0);
-    assert_int_equal(fclose(file), 0);
-    daemon->arguments[0] = "--config";
-    daemon->arguments[1] = path;
-}
-
 /* A member of /proc/PID/status, in KiB. */
 static long status_kib(const struct daemon *daemon, const char *name)
 {
@@ -131,11 +117,19 @@ static void test_500_clients_of_a_daemon_with_64_descriptors(void **state)
 
 /* ---- clients that never read ---- */
 
+static int unread_setup(void **state)
+{
+    (void)daemon_setup_bare(state);
+    daemon_configure(*state, "{\"buffered_bytes_per_owner\": 67108864}");
+    daemon_start(*state);
+    return 0;
+}
+
 static int slow_setup(void **state)
 {
     (void)daemon_setup_bare(state);
-    configure(*state, "{\"stall_seconds\": 2, \"buffered_bytes_per_owner\": 67108864}");
-    ((struct daemon *)*state)->arguments[2] = getuid() == 0 ? "--system" : NULL;
+    daemon_configure(*state, "{\"stall_seconds\": 2, \"buffered_bytes_per_owner\": 67108864}");
+    ((struct daemon *)*state)->arguments[0] = getuid() == 0 ? "--system" : NULL;
     daemon_start(*state);
     return 0;
 }
@@ -300,7 +294,7 @@ static void test_requests_sent_before_hanging_up_are_all_carried_out(void **stat
 static int small_setup(void **state)
 {
     (void)daemon_setup_bare(state);
-    configure(*state, "{\"requests_per_owner\": 8, \"in_flight\": 4096}");
+    daemon_configure(*state, "{\"requests_per_owner\": 8, \"in_flight\": 4096}");
     daemon_start(*state);
     return 0;
 }
@@ -336,7 +330,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_500_clients_of_a_daemon_with_64_descriptors, few_setup, few_teardown),
         WITH(slow_setup, test_clients_that_never_read_hold_no_more_than_their_limit_and_are_cut),
-        WITH(slow_setup, test_who_has_too_much_unread_is_told_busy),
+        WITH(unread_setup, test_who_has_too_much_unread_is_told_busy),
         WITH(daemon_setup, test_a_flood_on_one_connection_leaves_the_others_their_turn),
         WITH(daemon_setup, test_requests_sent_before_hanging_up_are_all_carried_out),
         WITH(small_setup, test_too_many_requests_are_refused_each_with_an_answer),

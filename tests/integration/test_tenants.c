@@ -26,15 +26,8 @@ enum { ALICE = 20001, BOB = 20002, NOBODY_YET = 20099 };
 
 static int system_setup(void **state)
 {
-    struct daemon *daemon;
-
     (void)daemon_setup_bare(state);
-    daemon = *state;
-    if (getuid() != 0)
-        return 0;
-    daemon->arguments[0] = "--system";
-    daemon_start(daemon);
-    daemon_open_doors(daemon);
+    daemon_start_for_all(*state);
     return 0;
 }
 
@@ -187,8 +180,7 @@ static void test_a_directory_that_was_opened_to_others_is_closed_again(void **st
     daemon_stop(daemon);
     (void)snprintf(path, sizeof(path), "%s/u/%d", daemon->state, ALICE);
     assert_int_equal(chmod(path, 0755), 0);
-    daemon_start(daemon);
-    daemon_open_doors(daemon);
+    daemon_start_for_all(daemon);
     alice = raw_connect_as(daemon, ALICE, 0, NULL);
     raw_send(alice, "\x94\x00\x01\xa4ping\x90", 9);
     raw_expect(alice, 1, NULL);
@@ -341,34 +333,13 @@ static void test_sessionctl_names_an_owner(void **state)
 
 /* ---- shared stores ---- */
 
-static void configure(struct daemon *daemon, const char *json)
-{
-    static char path[PATH_SIZE];
-    FILE *file;
-
-    (void)snprintf(path, sizeof(path), "%s/config", daemon->scratch.path);
-    file = fopen(path, "we");
-    assert_non_null(file);
-    assert_true(fputs(json, file) >= 0);
-    assert_int_equal(fclose(file), 0);
-    daemon->arguments[1] = "--config";
-    daemon->arguments[2] = path;
-}
-
 static int sharing_setup(void **state)
 {
-    struct daemon *daemon;
-
     (void)daemon_setup_bare(state);
-    daemon = *state;
-    if (getuid() != 0)
-        return 0;
-    daemon->arguments[0] = "--system";
-    configure(daemon,
-              "{\"shared_stores\": {\"team\": {\"read\": [\"%30000\"], \"append\": [20001], \"change\": [20003]},"
-              " \"hers\": {\"change\": [20001]}}, \"administrators\": [\"%30001\"]}");
-    daemon_start(daemon);
-    daemon_open_doors(daemon);
+    daemon_configure(
+        *state, "{\"shared_stores\": {\"team\": {\"read\": [\"%30000\"], \"append\": [20001], \"change\": [20003]},"
+                " \"hers\": {\"change\": [20001]}}, \"administrators\": [\"%30001\"]}");
+    daemon_start_for_all(*state);
     return 0;
 }
 
@@ -435,8 +406,7 @@ static void test_what_is_shared_is_one_history_for_all(void **state)
     get_as(alice, "s", "team", &answer);
     assert_false(contains(&answer, "bob"));
     daemon_stop(daemon);
-    daemon_start(daemon);
-    daemon_open_doors(daemon);
+    daemon_start_for_all(daemon);
     close(alice);
     close(bob);
     bob = raw_connect_as(daemon, BOB, 1, &readers);
@@ -493,11 +463,11 @@ static void test_access_that_is_revoked_ends_with_the_reload(void **state)
     alice = raw_connect_as(daemon, ALICE, 0, NULL);
     add_as(alice, "s", "hers", "{\"of\":\"her own\"}");
     add_as(alice, "s", "@hers", "{\"of\":\"alice\"}");
-    configure(daemon, "{\"shared_stores\": {\"hers\": {\"read\": [20001]}}}");
+    daemon_configure(daemon, "{\"shared_stores\": {\"hers\": {\"read\": [20001]}}}");
     assert_int_equal(kill(daemon->pid, SIGHUP), 0);
     WAIT_UNTIL(log_counts(daemon, "config_reloaded") == 1);
     expect_of_store(alice, "@hers", NULL, "denied", "denied");
-    configure(daemon, "{\"shared_stores\": {\"hers\": {\"read\": [20002]}}}");
+    daemon_configure(daemon, "{\"shared_stores\": {\"hers\": {\"read\": [20002]}}}");
     assert_int_equal(kill(daemon->pid, SIGHUP), 0);
     WAIT_UNTIL(log_counts(daemon, "config_reloaded") == 2);
     expect_of_store(alice, "@hers", "not_found", "not_found", "not_found");
@@ -544,16 +514,11 @@ static int write_file(const char *path, const char *text)
 /* The daemon runs in a user namespace in which only root has a number, as in a container; `unshare` makes it so. */
 static int contained_setup(void **state)
 {
-    struct daemon *daemon;
-
     (void)daemon_setup_bare(state);
-    daemon = *state;
-    daemon->arguments[0] = "--system";
     if (getuid() != 0 || system("unshare -r true 2>/dev/null") != 0)
         return 0;
     (void)setenv("SESSIOND_WRAPPER", "unshare --user --map-root-user", 1);
-    daemon_start(daemon);
-    daemon_open_doors(daemon);
+    daemon_start_for_all(*state);
     return 0;
 }
 

@@ -175,6 +175,17 @@ int daemon_setup(void **state)
     return 0;
 }
 
+void daemon_configure(struct daemon *daemon, const char *json)
+{
+    FILE *file;
+
+    (void)snprintf(daemon->config, PATH_SIZE, "%s/config", daemon->scratch.path);
+    file = fopen(daemon->config, "we");
+    assert_non_null(file);
+    assert_true(fputs(json, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
 static int open_notify(const struct daemon *daemon, char path[PATH_SIZE])
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -212,17 +223,21 @@ static bool has_ended(struct daemon *daemon, int *ret_status)
 static int start(struct daemon *daemon)
 {
     const char *arguments[16] = {"--socket", daemon->socket, "--state-dir", daemon->state};
-    size_t i;
+    size_t n = 4;
     int notify, log = open(daemon->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     char path[PATH_SIZE];
     int status = -1;
 
     assert_true(log >= 0);
     assert_int_equal(daemon->pid, 0);
-    for (i = 0; daemon->arguments[i]; i++)
-        arguments[4 + i] = daemon->arguments[i];
+    if (daemon->config[0]) {
+        arguments[n++] = "--config";
+        arguments[n++] = daemon->config;
+    }
+    for (size_t i = 0; daemon->arguments[i]; i++)
+        arguments[n++] = daemon->arguments[i];
     if (geteuid() != 0) /* else we could not count its descriptors */
-        arguments[4 + i] = "--dumpable";
+        arguments[n] = "--dumpable";
     notify = open_notify(daemon, path);
     daemon->pid = spawn(build_path("sessiond"), arguments, log, path);
     close(log);
@@ -254,6 +269,15 @@ void daemon_start(struct daemon *daemon)
     }
     if (daemon->n_fds == 0) /* later, clients may be back before we can count */
         daemon->n_fds = count_fds_at_rest(daemon);
+}
+
+void daemon_start_for_all(struct daemon *daemon)
+{
+    if (getuid() != 0)
+        return;
+    daemon->arguments[0] = "--system";
+    daemon_start(daemon);
+    daemon_open_doors(daemon);
 }
 
 int daemon_start_expecting_failure(struct daemon *daemon)

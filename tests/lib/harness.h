@@ -72,6 +72,7 @@ struct daemon {
     char socket[PATH_SIZE];
     char state[PATH_SIZE]; /* its directory */
     char log[PATH_SIZE];
+    char config[PATH_SIZE];    /* its configuration file; empty: none */
     char store[2 * PATH_SIZE]; /* the file of the store "default" */
     const char *arguments[8];  /* more of them; ends with NULL */
     pid_t pid;                 /* 0: it does not run */
@@ -82,7 +83,11 @@ int daemon_setup(void **state);      /* a running one */
 int daemon_setup_bare(void **state); /* one that the test starts itself */
 int daemon_teardown(void **state);
 
+/* Writes its configuration file, with which it starts from then on. */
+void daemon_configure(struct daemon *daemon, const char *json);
+
 void daemon_start(struct daemon *daemon);
+void daemon_start_for_all(struct daemon *daemon);          /* with --system, the doors open; root alone can */
 int daemon_start_expecting_failure(struct daemon *daemon); /* Return: its exit status */
 void daemon_stop(struct daemon *daemon);                   /* SIGTERM; insists on status 0 */
 void daemon_kill(struct daemon *daemon);                   /* SIGKILL; nothing happens if it does not run */

@@ -624,6 +624,29 @@ static void test_a_full_queue_is_busy_until_it_is_empty_again(void **state)
     wait_for(f, 4);
 }
 
+static void test_how_long_a_queue_will_take_is_told_from_what_went_before(void **state)
+{
+    enum { JOB_MS = 3, JOBS = 4 };
+    struct fixture *f = *state;
+    struct task tasks[] = {task("a", JOB_READ), task("b", JOB_READ), task("c", JOB_READ), task("d", JOB_READ)};
+    uint64_t begun_us;
+
+    start(f);
+    assert_int_equal(lane_wait_ms(&f->store), 0);
+    hold(f, &f->store);
+    begun_us = clock_monotonic_us();
+    while (clock_monotonic_us() - begun_us < JOB_MS * 1000)
+        sched_yield();
+    let_go(f);
+    wait_for(f, 1);
+    hold(f, &f->store);
+    submit_all(tasks, JOBS, &f->store);
+    assert_true(lane_wait_ms(&f->store) >= (JOBS + 1) * JOB_MS); /* with the one that is at work */
+    assert_true(lanes_wait_ms(f->lanes) >= (JOBS + 1) * JOB_MS);
+    let_go(f);
+    wait_for(f, 2 + JOBS);
+}
+
 static void test_a_queue_has_so_many_bytes_or_one_larger_request(void **state)
 {
     struct fixture *f = *state;
@@ -1183,6 +1206,7 @@ int main(void)
         TEST(test_the_store_that_was_not_used_for_longest_is_closed),
         TEST(test_a_volatile_store_is_never_closed_for_another),
         TEST(test_a_full_queue_is_busy_until_it_is_empty_again),
+        TEST(test_how_long_a_queue_will_take_is_told_from_what_went_before),
         TEST(test_a_queue_has_so_many_bytes_or_one_larger_request),
         TEST(test_steps_are_made_between_batches),
         TEST(test_steps_wait_for_what_came_before),

@@ -65,6 +65,7 @@ static int open_registry(struct fixture *f)
         return -1;
     f->caller->owner = f->owner;
     f->daemon.registry = f->registry;
+    f->daemon.lanes = f->lanes;
     return 0;
 }
 

@@ -417,9 +417,9 @@ static bool is_request_of(const struct vector *vector, const char *method)
 static void test_each_method_has_a_vector(void **state)
 {
     static const char *const methods[] = {
-        "hello",          "ping",      "info",     "get_items",     "list_sessions",
-        "list_stores",    "add_items", "pop_item", "clear_session", "replace_items",
-        "delete_session", "recover",   "backup",   "backup_read",   "backup_delete",
+        "hello",     "ping",        "info",          "get_items",     "list_sessions",  "list_stores",
+        "add_items", "pop_item",    "clear_session", "replace_items", "delete_session", "recover",
+        "backup",    "backup_read", "backup_delete", "stats",
     };
 
     (void)state;

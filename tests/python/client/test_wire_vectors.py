@@ -82,7 +82,7 @@ def test_response_is_understood_however_it_arrives(vector: Any) -> None:
         assert [tuple(answer) for answer in answers] == [expected]
 
 
-OPERATORS = ("answer_backup", "answer_recover")
+OPERATORS = ("answer_backup", "answer_recover", "answer_stats")
 """Answers to methods that are left to sessionctl."""
 
 OURS_BY_LENGTH = sorted(OURS, key=len, reverse=True)
