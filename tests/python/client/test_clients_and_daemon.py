@@ -56,7 +56,7 @@ def test_every_method_answers_with_its_type(make_client: MakeClient, daemon: Any
     assert (hello.server, hello.protocol) == ("sessiond", 1) and len(hello.instance) == 32
     assert client.ping() is None
     assert client.add_items("s", ['{"a":1}', '{"b":2}', '{"c":3}'], store="x") == (1, 3, 1, 1)
-    assert client.get_items("s", store="x") == (['{"a":1}', '{"b":2}', '{"c":3}'], 1, 3, 3, 1, 1, False, 0)
+    assert client.get_items("s", store="x") == (['{"a":1}', '{"b":2}', '{"c":3}'], 1, 3, 3, 1, 1, False, 0, None)
     popped = client.pop_item("s", store="x")
     assert popped[:3] == ('{"c":3}', 3, 2) and popped.epoch > 1 and not popped.erased
     replaced = client.replace_items("s", ['{"d":4}'], from_seq=2, store="x")
@@ -73,9 +73,30 @@ def test_every_method_answers_with_its_type(make_client: MakeClient, daemon: Any
     assert client.list_sessions(store="x").sessions == []
 
 
+def test_what_stands_beside_items_is_given_to_who_asks(make_client: MakeClient, daemon: Any) -> None:
+    client = make_client()
+    client.add_items("s", ['{"a":1}', '{"b":2}', '{"c":3}'], meta=[None, '{"x": 1}', '{"y":"\\ud800"}'])
+    assert client.get_items("s").meta is None
+    assert client.get_items("s", with_meta=True).meta == [None, '{"x": 1}', '{"y":"\\ud800"}']
+    assert client.pop_item("s", with_meta=True)[-1] == '{"y":"\\ud800"}'
+    assert client.pop_item("s").meta is None
+    client.replace_items("s", ['{"d":4}', '{"e":5}'], from_seq=1, meta=['{"z":1}', None])
+    assert client.get_items("s", with_meta=True).meta == ['{"z":1}', None]
+    for n in range(3):
+        texts = ['{"pad":"' + "x" * 1_000_000 + '"}'] * 3
+        client.add_items("long", texts, meta=[f'{{"n":{n}}}', None, None])
+    kept = [text for n in range(3) for text in (f'{{"n":{n}}}', None, None)]
+    assert client.get_items("long", with_meta=True).meta == kept
+    with pytest.raises(ValueError, match="as long as items"):
+        client.add_items("s", ["{}"], meta=[])
+    with pytest.raises(InvalidError) as refused:
+        client.add_items("s", ["{}", "{}"], meta=[None, "[]"])
+    assert refused.value.item == 1
+
+
 def test_what_never_existed_is_empty_and_reading_creates_nothing(make_client: MakeClient, daemon: Any) -> None:
     client = make_client()
-    assert client.get_items("nobody") == ([], None, None, 0, 0, 0, False, 0)
+    assert client.get_items("nobody") == ([], None, None, 0, 0, 0, False, 0, None)
     assert client.pop_item("nobody")[:4] == (None, None, 0, 0)
     assert client.clear_session("nobody") == (0, 0, 0)
     assert client.add_items("nobody", []) == (None, None, 0, 0)
@@ -185,7 +206,7 @@ def test_no_valid_item_is_refused_with_its_index_and_the_batch_with_it(
     with pytest.raises(InvalidError) as caught:
         client.add_items("s", ["{}", "{}", bad, "{}"])
     assert caught.value.item == 2 and caught.value.details["item"] == 2 and isinstance(caught.value, ValueError)
-    assert client.get_items("s") == ([], None, None, 0, 0, 0, False, 0)
+    assert client.get_items("s") == ([], None, None, 0, 0, 0, False, 0, None)
     assert client.add_items("s", ["{}"]).revision == 1
 
 

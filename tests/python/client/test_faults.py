@@ -467,7 +467,7 @@ def test_pages_are_read_as_the_history_stood_at_first(make_client: MakeClient, p
 
     with ScriptedServer(path, [script]):
         read = make_client(path).get_items("s", limit=5, store="x")
-    assert read == (["1", "2", "3", "4", "5"], 11, 15, 15, 15, 1, False, 0)
+    assert read == (["1", "2", "3", "4", "5"], 11, 15, 15, 15, 1, False, 0, None)
     assert asked == [
         {"session": "s", "limit": 5, "store": "x"},
         {"session": "s", "after": 12, "before": 16, "if_epoch": 1, "store": "x"},

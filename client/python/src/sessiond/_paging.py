@@ -29,6 +29,7 @@ class Reading:
         after: int | None = None,
         before: int | None = None,
         if_epoch: int | None = None,
+        with_meta: bool = False,
         store: str | None = None,
     ) -> None:
         self._session = session
@@ -36,6 +37,7 @@ class Reading:
         self._after = after
         self._before = before
         self._if_epoch = if_epoch
+        self._with_meta = with_meta
         self._store = store
         self._starts = 0
         self.pages: list[Items] = []
@@ -50,6 +52,7 @@ class Reading:
                 after=self._after,
                 before=self._before,
                 if_epoch=self._if_epoch,
+                with_meta=self._with_meta,
                 store=self._store,
             )
         first, last = self.pages[0], self.pages[-1]
@@ -59,6 +62,7 @@ class Reading:
             after=last.last_seq,
             before=end if self._before is None else min(end, self._before),
             if_epoch=first.epoch,
+            with_meta=self._with_meta,
             store=self._store,
         )
 
@@ -81,4 +85,5 @@ class Reading:
         if first is last:
             return first
         items = [text for page in self.pages for text in page.items]
-        return first._replace(items=items, last_seq=last.last_seq, more=False)
+        meta = [text for page in self.pages for text in page.meta or ()] if self._with_meta else None
+        return first._replace(items=items, last_seq=last.last_seq, more=False, meta=meta)

@@ -119,11 +119,11 @@ def get_items(
     before: int | None = None,
     max_bytes: int | None = None,
     if_epoch: int | None = None,
+    with_meta: bool = False,
     store: str | None = None,
 ) -> Request[Items]:
-    params = _given(
-        session=session, limit=limit, after=after, before=before, max_bytes=max_bytes, if_epoch=if_epoch, store=store
-    )
+    selection = _given(limit=limit, after=after, before=before, max_bytes=max_bytes, if_epoch=if_epoch)
+    params = {"session": session} | selection | _given(with_meta=with_meta or None, store=store)
     return Request("get_items", params, _items)
 
 
@@ -137,6 +137,7 @@ def _items(r: dict[str, Any]) -> Items:
         r["epoch"],
         r["more"],
         r.get("missing", 0),
+        r.get("meta"),
     )
 
 
@@ -218,8 +219,21 @@ def _change(
     return Request(method, own | common, decode, key)
 
 
-def add_items(session: str, items: Sequence[str], **change: Unpack[Change]) -> Request[Added]:
-    own = {"session": session, "items": _texts(items)}
+def _besides(items: Sequence[str], meta: Sequence[str | None] | None) -> dict[str, Any]:
+    """The items and what to keep beside them. A list of nothing is left out."""
+    texts = _texts(items)
+    if meta is None:
+        return {"items": texts}
+    if isinstance(meta, str) or len(meta) != len(texts):
+        raise ValueError("meta must be a list as long as items")
+    _texts([text for text in meta if text is not None])
+    return {"items": texts} | ({"meta": list(meta)} if any(text is not None for text in meta) else {})
+
+
+def add_items(
+    session: str, items: Sequence[str], *, meta: Sequence[str | None] | None = None, **change: Unpack[Change]
+) -> Request[Added]:
+    own = {"session": session} | _besides(items, meta)
     return _change("add_items", _added, own, **change)
 
 
@@ -227,12 +241,12 @@ def _added(r: dict[str, Any]) -> Added:
     return Added(r["first_seq"], r["last_seq"], r["revision"], r["epoch"])
 
 
-def pop_item(session: str, **change: Unpack[Change]) -> Request[Popped]:
-    return _change("pop_item", _popped, {"session": session}, **change)
+def pop_item(session: str, *, with_meta: bool = False, **change: Unpack[Change]) -> Request[Popped]:
+    return _change("pop_item", _popped, _given(session=session, with_meta=with_meta or None), **change)
 
 
 def _popped(r: dict[str, Any]) -> Popped:
-    return Popped(r["item"], r["seq"], r["revision"], r["epoch"], bool(r.get("erased")))
+    return Popped(r["item"], r["seq"], r["revision"], r["epoch"], bool(r.get("erased")), r.get("meta"))
 
 
 def clear_session(session: str, **change: Unpack[Change]) -> Request[Cleared]:
@@ -244,9 +258,14 @@ def _cleared(r: dict[str, Any]) -> Cleared:
 
 
 def replace_items(
-    session: str, items: Sequence[str], *, from_seq: int | None = None, **change: Unpack[Change]
+    session: str,
+    items: Sequence[str],
+    *,
+    from_seq: int | None = None,
+    meta: Sequence[str | None] | None = None,
+    **change: Unpack[Change],
 ) -> Request[Replaced]:
-    own = _given(session=session, from_seq=from_seq, items=_texts(items))
+    own = _given(session=session, from_seq=from_seq) | _besides(items, meta)
     return _change("replace_items", _replaced, own, **change)
 
 

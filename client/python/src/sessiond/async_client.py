@@ -177,15 +177,25 @@ class AsyncClient:
         before: int | None = None,
         max_bytes: int | None = None,
         if_epoch: int | None = None,
+        with_meta: bool = False,
         store: str | None = None,
     ) -> Items:
         """As `Client.get_items`."""
         if max_bytes is not None:
             page = _requests.get_items(
-                session, limit=limit, after=after, before=before, max_bytes=max_bytes, if_epoch=if_epoch, store=store
+                session,
+                limit=limit,
+                after=after,
+                before=before,
+                max_bytes=max_bytes,
+                if_epoch=if_epoch,
+                with_meta=with_meta,
+                store=store,
             )
             return await self._call(page)
-        reading = Reading(session, limit=limit, after=after, before=before, if_epoch=if_epoch, store=store)
+        reading = Reading(
+            session, limit=limit, after=after, before=before, if_epoch=if_epoch, with_meta=with_meta, store=store
+        )
         return await self._read(reading)
 
     async def _read(self, reading: Reading, retry_seconds: float | None = None) -> Items:
@@ -215,23 +225,31 @@ class AsyncClient:
 
     # ---- changes ----
 
-    async def add_items(self, session: str, items: Sequence[str], **change: Unpack[Change]) -> Added:
+    async def add_items(
+        self, session: str, items: Sequence[str], *, meta: Sequence[str | None] | None = None, **change: Unpack[Change]
+    ) -> Added:
         """As `Client.add_items`."""
-        return await self._call(_requests.add_items(session, items, **change))
+        return await self._call(_requests.add_items(session, items, meta=meta, **change))
 
-    async def pop_item(self, session: str, **change: Unpack[Change]) -> Popped:
+    async def pop_item(self, session: str, *, with_meta: bool = False, **change: Unpack[Change]) -> Popped:
         """As `Client.pop_item`."""
-        return await self._call(_requests.pop_item(session, **change))
+        return await self._call(_requests.pop_item(session, with_meta=with_meta, **change))
 
     async def clear_session(self, session: str, **change: Unpack[Change]) -> Cleared:
         """As `Client.clear_session`."""
         return await self._call(_requests.clear_session(session, **change))
 
     async def replace_items(
-        self, session: str, items: Sequence[str], *, from_seq: int | None = None, **change: Unpack[Change]
+        self,
+        session: str,
+        items: Sequence[str],
+        *,
+        from_seq: int | None = None,
+        meta: Sequence[str | None] | None = None,
+        **change: Unpack[Change],
     ) -> Replaced:
         """As `Client.replace_items`."""
-        return await self._call(_requests.replace_items(session, items, from_seq=from_seq, **change))
+        return await self._call(_requests.replace_items(session, items, from_seq=from_seq, meta=meta, **change))
 
     async def delete_session(self, session: str, **change: Unpack[Change]) -> Deleted:
         """As `Client.delete_session`."""

@@ -234,6 +234,7 @@ class Client:
         before: int | None = None,
         max_bytes: int | None = None,
         if_epoch: int | None = None,
+        with_meta: bool = False,
         store: str | None = None,
     ) -> Items:
         """A session's items, oldest first, as they stood at one moment.
@@ -243,15 +244,25 @@ class Client:
         max_bytes      one page of at most that many bytes (1 to 4,194,304; at least one item), `more` tells whether
                        there is a next. Without it all pages are read, unseen, while others may append
         if_epoch       ConflictError unless the session's epoch is this
+        with_meta      give what stands beside the items as well, in `.meta`
 
         A session that does not exist has no items, and reading creates nothing.
         """
         if max_bytes is not None:
             page = _requests.get_items(
-                session, limit=limit, after=after, before=before, max_bytes=max_bytes, if_epoch=if_epoch, store=store
+                session,
+                limit=limit,
+                after=after,
+                before=before,
+                max_bytes=max_bytes,
+                if_epoch=if_epoch,
+                with_meta=with_meta,
+                store=store,
             )
             return self._call(page)
-        reading = Reading(session, limit=limit, after=after, before=before, if_epoch=if_epoch, store=store)
+        reading = Reading(
+            session, limit=limit, after=after, before=before, if_epoch=if_epoch, with_meta=with_meta, store=store
+        )
         while reading.unfinished:
             try:
                 reading.take(self._call(reading.request()))
@@ -283,27 +294,37 @@ class Client:
 
     # ---- changes ----
 
-    def add_items(self, session: str, items: Sequence[str], **change: Unpack[Change]) -> Added:
+    def add_items(
+        self, session: str, items: Sequence[str], *, meta: Sequence[str | None] | None = None, **change: Unpack[Change]
+    ) -> Added:
         """Append items (JSON texts, each one object), side by side and in order, or none of them.
 
         An item that is no valid one: InvalidError with its index in `.item`; nothing of the batch is stored. An empty
         list changes nothing and succeeds. `if_revision=0`: the session must not exist yet.
-        """
-        return self._call(_requests.add_items(session, items, **change))
 
-    def pop_item(self, session: str, **change: Unpack[Change]) -> Popped:
+        meta  what to keep beside each of the items: a JSON object of up to 1 MiB, or None. Only who asks is given it
+        """
+        return self._call(_requests.add_items(session, items, meta=meta, **change))
+
+    def pop_item(self, session: str, *, with_meta: bool = False, **change: Unpack[Change]) -> Popped:
         """Take the newest item, in one step. No two pops return the same; a pop of nothing changes nothing."""
-        return self._call(_requests.pop_item(session, **change))
+        return self._call(_requests.pop_item(session, with_meta=with_meta, **change))
 
     def clear_session(self, session: str, **change: Unpack[Change]) -> Cleared:
         """Remove all items. The session keeps its numbers: revision and epoch grow, no seq is used again."""
         return self._call(_requests.clear_session(session, **change))
 
     def replace_items(
-        self, session: str, items: Sequence[str], *, from_seq: int | None = None, **change: Unpack[Change]
+        self,
+        session: str,
+        items: Sequence[str],
+        *,
+        from_seq: int | None = None,
+        meta: Sequence[str | None] | None = None,
+        **change: Unpack[Change],
     ) -> Replaced:
         """The items with seq >= from_seq (default: all) give way to these, in one step. They get new numbers."""
-        return self._call(_requests.replace_items(session, items, from_seq=from_seq, **change))
+        return self._call(_requests.replace_items(session, items, from_seq=from_seq, meta=meta, **change))
 
     def delete_session(self, session: str, **change: Unpack[Change]) -> Deleted:
         """Remove a session with everything that is known of it. Used again, the id is a new session."""

@@ -95,8 +95,8 @@ class DaemonHistory:
     async def _call(self, request: Request[T]) -> T:
         return await self._client._call(request, self._retry_seconds)
 
-    async def _select(self, **selection: int | None) -> Items:
-        return await self._client._read(Reading(self.session, store=self.store, **selection), self._retry_seconds)
+    async def _select(self, *, limit: int | None) -> Items:
+        return await self._client._read(Reading(self.session, limit=limit, store=self.store), self._retry_seconds)
 
     async def read(self, limit: int | None) -> list[str]:
         read = await self._select(limit=limit)

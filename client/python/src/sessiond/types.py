@@ -63,6 +63,8 @@ class Items(NamedTuple):
     missing: int = 0
     """How many rows of the store's log (an item or a removal each) were acknowledged and are not there: damage, or an
     old copy in its place. Changes raise RolledBackError until somebody has looked at it."""
+    meta: list[str | None] | None = None
+    """Only with_meta: what stands beside each of the items."""
 
 
 class Added(NamedTuple):
@@ -85,6 +87,8 @@ class Popped(NamedTuple):
     epoch: int
     erased: bool
     """The pop was repeated by key, and a clear has erased the item since."""
+    meta: str | None = None
+    """Only with_meta: what stood beside it."""
 
 
 class Cleared(NamedTuple):
