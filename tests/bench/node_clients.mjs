@@ -1,7 +1,8 @@
 // The load of the benchmark through Node: the client of sessiond, and ioredis beside it.
 //
 // One process; a client is a loop with a session of its own, and 50 clients are 50 loops on one connection, as programs in
-// JavaScript have it. It reads orders as JSON lines and answers each with what `generate` prints.
+// JavaScript have it. What is read is parsed, on both sides, as an agent parses it. It reads orders as JSON lines and answers
+// each with what `generate` prints.
 import readline from 'node:readline';
 
 const [kind, where] = process.argv.slice(2);
@@ -34,7 +35,7 @@ async function client(history, session, order, start, end, figures) {
   const items = Array.from({ length: order.items }, () => makeItem(order.bytes));
   for (let begun; (begun = process.hrtime.bigint()) < end; figures.all++) {
     if (order.workload === 'add') await history.add(session, items);
-    else if ((await history.get(session)).length !== order.items) throw new Error('this is not the history');
+    else if ((await history.get(session)).map((text) => JSON.parse(text)).length !== order.items) throw new Error('this is not the history');
     if (begun >= start) figures.samples.push(Number(process.hrtime.bigint() - begun));
   }
 }

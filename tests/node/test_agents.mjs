@@ -5,7 +5,7 @@ import test, { after, before } from 'node:test';
 
 import { Agent, MemorySession, OpenAIResponsesCompactionSession, RunState, run, setTracingDisabled, tool } from '@openai/agents';
 import { ScriptedModel, assistantMessage, functionCall, modelError, modelResponder } from '@openai/agents/testing';
-import { SessiondSession } from 'sessiond';
+import { Client, SessiondSession, compactionSession } from 'sessiond';
 import { z } from 'zod';
 
 import { Daemon } from './lib/daemon.mjs';
@@ -116,6 +116,16 @@ const scenarios = {
     return { models: [model], outputs };
   },
 
+  async "the SDK's compaction in one step"(session) {
+    const options = { client: { responses: { compact: async () => ({ id: 'resp_1', output: [{ type: 'compaction', id: 'cmp_1', encrypted_content: 'zzz' }] }) } }, model: 'gpt-4.1', compactionMode: 'input', shouldTriggerCompaction: ({ sessionItems }) => sessionItems?.length >= 4 };
+    const wrapped = session instanceof SessiondSession ? await compactionSession(session, options) : new OpenAIResponsesCompactionSession({ ...options, underlyingSession: session });
+    const model = new ScriptedModel([[assistantMessage('One.')], [assistantMessage('Two.')], [assistantMessage('Three.')]]);
+    const agent = new Agent({ name: 'A', model });
+    const outputs = [];
+    for (const question of ['One?', 'Two?', 'Three?']) outputs.push((await run(agent, question, { session: wrapped })).finalOutput);
+    return { models: [model], outputs };
+  },
+
   async "the SDK's compaction session around it"(session) {
     const model = new ScriptedModel([[assistantMessage('One.')], [assistantMessage('Two.')], [assistantMessage('Three.')]]);
     const agent = new Agent({ name: 'A', model });
@@ -155,6 +165,61 @@ test('a daemon that is killed and started again in the middle of a run is not no
   await run(agent, 'One?', { session });
   assert.equal((await run(agent, 'Two?', { session })).finalOutput, 'Two.');
   assert.equal((await session.getItems()).length, 4);
+});
+
+const compacting = (compact) => ({
+  client: { responses: { compact: async () => ({ id: 'resp_1', output: await compact(), usage: { input_tokens: 1, output_tokens: 1, total_tokens: 2 } }) } },
+  model: 'gpt-4.1',
+  compactionMode: 'input',
+  shouldTriggerCompaction: ({ sessionItems }) => sessionItems?.length >= 4,
+});
+const COMPACTED = [{ type: 'compaction', id: 'cmp_1', encrypted_content: 'zzz' }];
+const answers = (...texts) => new Agent({ name: 'A', model: new ScriptedModel(texts.map((text) => [assistantMessage(text)])) });
+
+test("the SDK's compaction is one step: no reader sees less than all, and what others append meanwhile stays", async () => {
+  const session = new SessiondSession('compacted', { socket: daemon.socket });
+  const client = new Client({ socket: daemon.socket });
+  let revision;
+  const wrapped = await compactionSession(session, compacting(async () => {
+    await new SessiondSession('compacted', { socket: daemon.socket }).addItems([{ role: 'user', content: 'from another' }]);
+    ({ revision } = await client.getItems('compacted'));
+    return COMPACTED;
+  }));
+  const agent = answers('One.', 'Two.');
+  for (const question of ['One?', 'Two?']) await run(agent, question, { session: wrapped });
+  const { items, revision: then } = await client.getItems('compacted');
+  assert.equal(then, revision + 1);
+  assert.deepEqual(items.map((text) => JSON.parse(text)).map(({ type, content }) => content ?? type), ['compaction', 'from another']);
+  await client.close();
+});
+
+test('control: with the wrapper of the SDK itself, what others append meanwhile is gone, and it is more than one step', async () => {
+  const session = new SessiondSession('theirs', { socket: daemon.socket });
+  const client = new Client({ socket: daemon.socket });
+  let revision;
+  const wrapped = new OpenAIResponsesCompactionSession({ ...compacting(async () => {
+    await new SessiondSession('theirs', { socket: daemon.socket }).addItems([{ role: 'user', content: 'from another' }]);
+    ({ revision } = await client.getItems('theirs'));
+    return COMPACTED;
+  }), underlyingSession: session });
+  const agent = answers('One.', 'Two.');
+  for (const question of ['One?', 'Two?']) await run(agent, question, { session: wrapped });
+  const { items, revision: then } = await client.getItems('theirs');
+  assert.equal(items.length, 1);
+  assert.ok(then > revision + 1);
+  await client.close();
+});
+
+test('a history that was changed under the compaction is not replaced', async () => {
+  const session = new SessiondSession('changed', { socket: daemon.socket });
+  const wrapped = await compactionSession(session, compacting(async () => {
+    await session.popItem();
+    return COMPACTED;
+  }));
+  const agent = answers('One.', 'Two.');
+  await run(agent, 'One?', { session: wrapped });
+  await assert.rejects(run(agent, 'Two?', { session: wrapped }), ({ code }) => code === 'conflict');
+  assert.equal((await session.getItems()).length, 3);
 });
 
 test('the run context is taken and does no harm', async () => {

@@ -49,8 +49,12 @@ test('its types are those of the SDK', async () => {
   fs.writeFileSync(path.join(folder, 'check.ts'), `
     import { Agent, run, type Session, type SessionHistoryTransactionAwareSession } from '@openai/agents';
     import { Client, SessiondError, SessiondSession } from 'sessiond';
+    import { compactionSession } from 'sessiond';
     const session: Session & SessionHistoryTransactionAwareSession = new SessiondSession('user_123', { store: 'myapp' });
     await run(new Agent({ name: 'A' }), 'x', { session });
+    await run(new Agent({ name: 'A' }), 'x', { session: await compactionSession(new SessiondSession('c'), { model: 'gpt-5' }) });
+    // @ts-expect-error
+    await compactionSession(new SessiondSession('c'), { model: 5 });
     const client = new Client({ retryMs: 5 });
     const { items, meta } = await client.getItems('s', { withMeta: true });
     const first: string | null | undefined = meta?.[0];
@@ -65,7 +69,23 @@ test('its types are those of the SDK', async () => {
     // @ts-expect-error
     await session.getItems('all');
   `);
-  const tsc = path.join(top, 'build/node/node_modules/typescript/bin/tsc');
-  const types = path.join(top, 'build/node/node_modules/@types');
-  await output(process.execPath, [tsc, '--noEmit', '--strict', '--skipLibCheck', '--target', 'es2022', '--module', 'nodenext', '--typeRoots', types, '--types', 'node', 'check.ts'], { cwd: folder });
+  await typed('check.ts', '--skipLibCheck', '--typeRoots', types, '--types', 'node');
+});
+
+const tsc = path.join(top, 'build/node/node_modules/typescript/bin/tsc');
+const types = path.join(top, 'build/node/node_modules/@types');
+const typed = (file, ...options) =>
+  output(process.execPath, [tsc, '--noEmit', '--strict', '--target', 'es2022', '--module', 'nodenext', ...options, file], { cwd: folder });
+
+test('without the SDK its types hold too, every declaration looked at', async () => {
+  fs.rmSync(path.join(folder, 'node_modules/@openai'), { recursive: true });
+  fs.writeFileSync(path.join(folder, 'alone.ts'), `
+    import { Client, SessiondSession } from 'sessiond';
+    const client = new Client({ retryMs: 5 });
+    const { items }: { items: string[] } = await client.getItems('s');
+    await new SessiondSession('s').addItems([{ role: 'user', content: items[0] }]);
+    // @ts-expect-error
+    await client.addItems('s', [{}]);
+  `);
+  await typed('alone.ts', '--typeRoots', path.join(folder, 'none'));
 });

@@ -1,9 +1,14 @@
 // One connection to the daemon: frames out, answers in. It decides nothing: what happens to calls after a mishap is the
 // client's business. The socket keeps the process alive only while an answer is due.
+//
+// All frames that one turn of the event loop makes leave in one piece: the daemon finds them together, and the changes among
+// them share a commit.
 
 import net from 'node:net';
 
 import { Inbox } from './wire.js';
+
+const RECEIVE_BYTES = 128 * 1024;
 
 export class Connection {
   /** The daemon's `hello`; undefined until it has come. */
@@ -12,6 +17,7 @@ export class Connection {
   #socket;
   #inbox = new Inbox();
   #farewell;
+  #leaving = []; // frames of this turn
   #due = 0; // answers
   #heardAt = 0; // ms: when bytes came last, or the first answer became due
   #watch;
@@ -27,9 +33,9 @@ export class Connection {
   constructor(path, silenceMs, events) {
     this.#silenceMs = silenceMs;
     this.#events = events;
-    this.#socket = net.connect({ path });
+    const onread = { buffer: Buffer.allocUnsafeSlow(RECEIVE_BYTES), callback: (size, buffer) => this.#take(buffer.subarray(0, size)) };
+    this.#socket = net.connect({ path, onread });
     this.#socket.on('connect', () => events.onOpen());
-    this.#socket.on('data', (chunk) => this.#take(chunk));
     this.#socket.on('error', (error) => this.#end(`${path}: ${error.message}`, error.code));
     this.#socket.on('close', () => this.#end(`the daemon closed the connection: ${this.#farewell ?? 'it gave no reason'}`));
   }
@@ -40,7 +46,13 @@ export class Connection {
       this.#heardAt = Date.now();
       this.#watch ??= setInterval(() => this.#look(), Math.max(10, this.#silenceMs / 4)).unref();
     }
-    this.#socket.write(frame);
+    if (this.#leaving.push(frame) === 1) process.nextTick(() => this.#flush());
+  }
+
+  #flush() {
+    const frames = this.#leaving;
+    this.#leaving = [];
+    if (this.#events) this.#socket.write(frames.length === 1 ? frames[0] : Buffer.concat(frames));
   }
 
   close(why = 'the client was closed') {

@@ -10,7 +10,11 @@
  * What sessions, items, stores, revisions, epochs and keys are stands in PROTOCOL.md. Numbers named `…Seq` are the numbers of
  * items in their session. A connection that nobody waits for never keeps a process alive.
  */
-import type { AgentInputItem, RunContext, SessionHistoryTransactionArgs } from '@openai/agents';
+// Without the SDK, which who uses `Client` alone does not need, its types are `any`.
+// @ts-ignore
+import type { AgentInputItem, OpenAIResponsesCompactionSession, RunContext, SessionHistoryTransactionArgs } from '@openai/agents';
+// @ts-ignore
+import type { OpenAIResponsesCompactionSessionOptions } from '@openai/agents';
 
 /**
  * A history of the Agents SDK. Stored is the wire shape of the Responses API, as the Python SDK stores it: programs in both
@@ -39,10 +43,24 @@ export class SessiondSession {
   clearSession(runContext?: RunContext<any>): Promise<void>;
   /** The whole history gives way to these items, in one step. Items that stay keep their stored bytes. */
   replaceHistoryWithCompaction(items: AgentInputItem[], runContext?: RunContext<any>): Promise<void>;
+  /**
+   * The oldest items, which must be `oldest`, give way to others in one step. What was appended after them stays; after any
+   * other change it is refused, with the code `conflict`.
+   */
+  replaceOldest(oldest: AgentInputItem[], items: AgentInputItem[]): Promise<void>;
   /** Once for each `operationId`, across restarts of program and daemon. */
   applyHistoryTransaction(args: SessionHistoryTransactionArgs, runContext?: RunContext<any>): Promise<void>;
   prepareHistoryItemsForPersistenceComparison(items: AgentInputItem[]): AgentInputItem[];
 }
+
+/**
+ * The SDK's compaction around a session, to be given to `run()`: what was compacted gives way in one step, and what others
+ * appended meanwhile stays. If the history has changed otherwise, nothing is replaced, and the code is `conflict`.
+ */
+export function compactionSession(
+  session: SessiondSession,
+  options?: Omit<OpenAIResponsesCompactionSessionOptions, 'underlyingSession'>,
+): Promise<OpenAIResponsesCompactionSession>;
 
 export interface SessionOptions {
   /** Default: $SESSIOND_STORE, else the daemon's, "default". */

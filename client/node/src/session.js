@@ -64,7 +64,20 @@ export class SessiondSession {
 
   /** The history gives way to these items in one step. Whoever reads meanwhile sees the one or the other, whole. */
   async replaceHistoryWithCompaction(items) {
-    await this.#replace(undefined, items, {}, () => 0);
+    await this.#replace(undefined, items, {}, () => []);
+  }
+
+  /**
+   * The oldest items, which must be `oldest`, give way to others in one step. What was appended after them stays; any other
+   * change refuses it, with the code `conflict`.
+   */
+  async replaceOldest(oldest, items) {
+    const wanted = oldest.map(canonical);
+    await this.#replace(undefined, items, {}, (there) => {
+      if (wanted.some((name, i) => i >= there.length || canonical(there[i]) !== name))
+        throw new SessiondError('conflict', 'the history does not begin with the items that are to be replaced');
+      return there.slice(wanted.length);
+    });
   }
 
   /** Stored and expected items in the form in which they are compared: without what is undefined. */
@@ -116,15 +129,15 @@ export class SessiondSession {
   }
 
   /**
-   * The latest `n` items (undefined: all) give way to others, if `check` lets those there are pass and nobody changes the
-   * session meanwhile; else it begins anew. An item that stays the same keeps its stored text and what stands beside it.
+   * The latest `n` items (undefined: all) give way to others, and to those that `check` returns of them, if it lets those
+   * there are pass and nobody changes the session meanwhile; else it begins anew. An item that stays the same keeps its stored text and what stands beside it.
    */
   async #replace(n, items, change, check) {
     const converter = await loadConverter();
     for (let tries = 1; ; tries++) {
       const old = await this.#read(n);
-      check(old.items);
-      const stored = await converter.store(items, keeping(old, items));
+      const all = [...items, ...(check(old.items) ?? [])];
+      const stored = await converter.store(all, keeping(old, all));
       const fromSeq = n === undefined ? undefined : (old.firstSeq ?? old.headSeq + 1);
       try {
         const [texts, options] = this.#arguments(stored);
