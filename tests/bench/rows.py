@@ -380,6 +380,17 @@ def goals(whole: bool) -> list[Goal]:
             (("turn-1", "RedisSession, everysec"),),
         ),
         Goal("the same, 8 processes: rate", "turn-8", "SessiondSession", "rate", 10, (("turn-8", "SQLiteSession"),)),
+        *(
+            Goal(
+                f"{word}, Node client beside ioredis, {what}, 50 clients: rate",
+                f"node-{word}-50",
+                "sessiond's Client",
+                "rate",
+                bound,
+                ((f"node-{word}-50", "ioredis, everysec"),),
+            )
+            for word, what, bound in (("get", "100 items of 500 bytes", 1.5), ("add", "1 item of 500 bytes", 1.0))
+        ),
         Goal(
             "get while another client scans and writes all it can: p99",
             "get-beside",
