@@ -94,7 +94,7 @@ enum operation {
     X(SWEEP_DROP, "DELETE FROM log WHERE position = ?1")                                                               \
     X(FOLLOWED_GET, "SELECT position FROM followed")                                                                   \
     X(FOLLOWED_PUT, "UPDATE followed SET position = ?1")                                                               \
-    X(LEFT_GET, "SELECT position FROM left_behind ORDER BY position")                                                  \
+    X(LEFT_GET, "SELECT position FROM left_behind ORDER BY max(position, -position)")                                  \
     X(LEFT_PUT, "INSERT OR IGNORE INTO left_behind VALUES (?1)")                                                       \
     X(LEFT_CLEAR, "DELETE FROM left_behind")                                                                           \
     X(PAGES, "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")

@@ -9,7 +9,8 @@
  *
  * A damaged page must not stop the others. When a step meets damage, those after it settle one session or receipt at a
  * time; the one that fails is stuck: it stays in memory, takes no more items, and its rows are written down in
- * left_behind, for the next opening to try again.
+ * left_behind, for the next opening to try again. A receipt is written down apart from the item that may stand in the
+ * same row, for the table may have the one and not the other.
  */
 #include "store/sqlite.h"
 
@@ -124,11 +125,17 @@ static int put_some_receipts(struct engine *engine, size_t *budget)
     return 0;
 }
 
-static int leave_behind(struct engine *engine, uint64_t position)
+/* What was left behind of a row, as left_behind has it. */
+static int64_t left_of(uint64_t position, bool receipt_alone)
+{
+    return receipt_alone ? -(int64_t)position : (int64_t)position;
+}
+
+static int leave_behind(struct engine *engine, int64_t left)
 {
     sqlite3_stmt *put = sqlite_use(engine, SQL_LEFT_PUT);
 
-    sqlite_bind_number(put, 1, position);
+    sqlite3_bind_int64(put, 1, left);
     return sqlite_run(engine, put);
 }
 
@@ -138,16 +145,16 @@ static int leave_all_behind(struct engine *engine)
     int r = sqlite_run(engine, sqlite_use(engine, SQL_LEFT_CLEAR));
 
     for (size_t i = 0; r == 0 && i < fresh->n_left; i++)
-        r = leave_behind(engine, fresh->left[i].position);
+        r = leave_behind(engine, fresh->left[i].row);
     LIST_FOR_EACH(link, &fresh->stuck)
     {
         for (size_t i = 0; r == 0 && i < session_of(link)->n; i++)
-            r = leave_behind(engine, session_of(link)->items[i].position);
+            r = leave_behind(engine, left_of(session_of(link)->items[i].position, false));
     }
     LIST_FOR_EACH(link, &fresh->stuck_receipts)
     {
         if (r == 0)
-            r = leave_behind(engine, receipt_of(link)->position);
+            r = leave_behind(engine, left_of(receipt_of(link)->position, true));
     }
     return r;
 }
@@ -225,15 +232,15 @@ void sqlite_follow_all(struct engine *engine)
 
 /* ---- opening ---- */
 
-/* The rows' session cannot be read now. Should it be readable later, it must not be taken for whole. */
-static int leave(struct fresh *fresh, uint64_t position, uint64_t session)
+/* The row's session cannot be read now. Should it be readable later, it must not be taken for whole. */
+static int leave(struct fresh *fresh, int64_t row, uint64_t session)
 {
     struct fresh_left *left = realloc(fresh->left, (fresh->n_left + 1) * sizeof(*left));
 
     if (!left)
         return fault(ENOMEM, "open a store");
     fresh->left = left;
-    left[fresh->n_left++] = (struct fresh_left){position, session};
+    left[fresh->n_left++] = (struct fresh_left){row, session};
     return 0;
 }
 
@@ -315,12 +322,12 @@ static void load_recovery(struct fresh *fresh)
 }
 
 /* What is known of a session that is gone is of no use any more. */
-static int load_row(struct engine *engine, sqlite3_stmt *row)
+static int load_row(struct engine *engine, sqlite3_stmt *row, bool receipt_alone)
 {
     enum operation operation = (enum operation)sqlite3_column_int(row, 1);
     uint64_t position = sqlite_column_number(row, 0), number = sqlite_column_number(row, 2), counted = 0;
     bool has_session = number != 0 && operation != OPERATION_DELETE;
-    bool is_item = operation == OPERATION_ITEM && sqlite3_column_type(row, 7) != SQLITE_NULL;
+    bool is_item = operation == OPERATION_ITEM && sqlite3_column_type(row, 7) != SQLITE_NULL && !receipt_alone;
     struct slice key = sqlite_column_slice(row, 6), name = {0};
     struct session saved;
     int r = 0;
@@ -328,7 +335,7 @@ static int load_row(struct engine *engine, sqlite3_stmt *row)
     if (operation == OPERATION_RECOVER)
         load_recovery(&engine->fresh);
     if (has_session && (r = load_session(engine, number, &saved, &counted, &name)))
-        return r == SESSIOND_ROLLED_BACK ? leave(&engine->fresh, position, number) : r;
+        return r == SESSIOND_ROLLED_BACK ? leave(&engine->fresh, left_of(position, receipt_alone), number) : r;
     if (!has_session || saved.exists) {
         if (key.data)
             r = load_receipt(&engine->fresh, key, position);
@@ -340,7 +347,7 @@ static int load_row(struct engine *engine, sqlite3_stmt *row)
 }
 
 /* Of a row that cannot be read nobody can say whose it was: it counts as missing, and the operator has to look. */
-static int load_log(struct engine *engine, uint64_t from, uint64_t to)
+static int load_log(struct engine *engine, uint64_t from, uint64_t to, bool receipts_alone)
 {
     sqlite3_stmt *rows = sqlite_use(engine, SQL_LOG_TAIL);
     uint64_t failed_at = 0;
@@ -352,7 +359,7 @@ static int load_log(struct engine *engine, uint64_t from, uint64_t to)
         sqlite_bind_number(rows, 2, to);
         while ((r = sqlite_step(engine, rows, &row)) == 0 && row) {
             from = sqlite_column_number(rows, 0) + 1;
-            if ((r = load_row(engine, rows)))
+            if ((r = load_row(engine, rows, receipts_alone)))
                 break;
         }
         sqlite3_reset(rows);
@@ -373,9 +380,10 @@ static int load_left_behind(struct engine *engine)
     int r;
 
     while ((r = sqlite_step(engine, get, &row)) == 0 && row) {
-        uint64_t position = sqlite_column_number(get, 0);
+        int64_t left = sqlite3_column_int64(get, 0);
+        uint64_t position = left < 0 ? -(uint64_t)left : (uint64_t)left;
 
-        if ((r = load_log(engine, position, position)))
+        if ((r = load_log(engine, position, position, left < 0)))
             break;
     }
     sqlite3_reset(get);
@@ -394,7 +402,8 @@ int sqlite_fresh_load(struct engine *engine)
         return r;
     fresh->followed = row ? sqlite_column_number(get, 0) : 0;
     sqlite3_reset(get);
-    if ((r = load_left_behind(engine)) || (r = load_log(engine, fresh->followed + 1, engine->committed.position)))
+    if ((r = load_left_behind(engine)) ||
+        (r = load_log(engine, fresh->followed + 1, engine->committed.position, false)))
         return r;
     fresh_commit(fresh);
     if (engine->missing > before)

@@ -48,7 +48,8 @@ struct fresh_receipt {
 };
 
 struct fresh_left {
-    uint64_t position, session; /* its number */
+    int64_t row;      /* as left_behind has it */
+    uint64_t session; /* its number */
 };
 
 struct fresh {

@@ -22,8 +22,9 @@
  * that they go on may be damaged.
  *
  * item, session and receipt are made from the log and may lag behind it (sqlite_follow.c): they have all up to
- * followed.position, but for the rows in left_behind. item has the log's rows that have a body, by session; what a
- * session's row says includes all its items up to its own position.
+ * followed.position, but for the rows in left_behind: positions in the log, negative where it is the row's receipt
+ * alone that its table lacks. item has the log's rows that have a body, by session; what a session's row says includes
+ * all its items up to its own position.
  */
 static const char *const migrations[] = {
     "CREATE TABLE log ("
