@@ -68,18 +68,22 @@ void buf_append(struct buf *buf, const void *data, size_t size)
 void buf_printf(struct buf *buf, const char *format, ...)
 {
     va_list arguments;
-    char *text;
+    char *end = NULL;
     int size;
 
     va_start(arguments, format);
-    size = vasprintf(&text, format, arguments);
+    size = vsnprintf(NULL, 0, format, arguments);
     va_end(arguments);
-    if (size < 0) {
+    if (!buf->failed && size >= 0)
+        end = buf_reserve(buf, (size_t)size + 1); /* vsnprintf ends it with a zero, which does not count */
+    if (!end) {
         buf->failed = true;
         return;
     }
-    buf_append(buf, text, (size_t)size);
-    free(text);
+    va_start(arguments, format);
+    (void)vsnprintf(end, (size_t)size + 1, format, arguments);
+    va_end(arguments);
+    buf->size += (size_t)size;
 }
 
 /* A huge frame must not pin its memory for the life of a connection, not even if a few bytes of the next one follow it.

@@ -353,9 +353,12 @@ static bool had_its_share(struct conn *conn)
     return conn->turn_requests >= TURN_REQUESTS || conn->turn_bytes >= TURN_BYTES;
 }
 
+/* Who is refused before it is known who he is has no account. */
 static size_t unsent_max(const struct conn *conn)
 {
-    return account_is_full(conn->caller->account, ACCOUNT_BYTES) ? SPARE_OUTPUT : config_of(conn)->unsent_bytes;
+    bool is_spare = !conn->caller || account_is_full(conn->caller->account, ACCOUNT_BYTES);
+
+    return is_spare ? SPARE_OUTPUT : config_of(conn)->unsent_bytes;
 }
 
 /* Whether another request may begin, as far as the limits go. */

@@ -2,6 +2,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,6 +47,26 @@ static void test_what_is_appended_stays_in_order(void **state)
     assert_int_equal(buf.size, 100000);
     assert_pattern(&buf, 0);
     assert_false(buf.failed);
+    buf_deinit(&buf);
+}
+
+static void test_formatted_text_is_appended_without_its_zero(void **state)
+{
+    char expected[8192];
+    struct buf buf = BUF_INIT;
+    size_t size = 0;
+
+    (void)state;
+    for (int i = 0; i < 1000; i++) { /* across the edges of its memory */
+        size += (size_t)snprintf(expected + size, sizeof(expected) - size, "%d;", i);
+        buf_printf(&buf, "%d;", i);
+        assert_int_equal(buf.size, size);
+    }
+    assert_memory_equal(buf.data, expected, size);
+    buf.failed = true;
+    buf_printf(&buf, "%s", "more");
+    assert_int_equal(buf.size, size);
+    assert_true(buf.failed);
     buf_deinit(&buf);
 }
 
@@ -227,6 +248,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_appended_stays_in_order),
+        cmocka_unit_test(test_formatted_text_is_appended_without_its_zero),
         cmocka_unit_test(test_an_append_of_nothing_needs_no_memory),
         cmocka_unit_test(test_reserved_bytes_count_only_when_grown),
         cmocka_unit_test(test_a_reserve_of_nothing_still_says_where),

@@ -108,6 +108,18 @@ static int informs(struct sessiond *client, const char *session, const struct se
     return r;
 }
 
+static int counts(struct sessiond *client, const char *session, const struct sessiond_change *change)
+{
+    char *text;
+    int r = sessiond_stats(client, &text);
+
+    (void)session;
+    (void)change;
+    if (r == 0)
+        free(text);
+    return r;
+}
+
 static int greets(struct sessiond *client, const char *session, const struct sessiond_change *change)
 {
     (void)session;
@@ -180,6 +192,7 @@ static const struct ability {
     {"list_sessions", lists, N_PREPARED, N_PREPARED, false},
     {"list_stores", lists_stores, N_PREPARED, N_PREPARED, false},
     {"info", informs, N_PREPARED, N_PREPARED, false},
+    {"stats", counts, N_PREPARED, N_PREPARED, false},
     {"hello", greets, N_PREPARED, N_PREPARED, false},
     {"ping", pings, N_PREPARED, N_PREPARED, false},
     {"backup", backs_up, N_PREPARED, N_PREPARED, false},

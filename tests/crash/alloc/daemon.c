@@ -229,6 +229,11 @@ static void pack_info(struct buf *frames)
     pack_plain(frames, "info");
 }
 
+static void pack_stats(struct buf *frames)
+{
+    pack_plain(frames, "stats");
+}
+
 static void pack_list_sessions(struct buf *frames)
 {
     pack_plain(frames, "list_sessions");
@@ -302,6 +307,7 @@ static const struct operation operations[] = {
     {"hello", pack_hello, true, false},
     {"ping", pack_ping, false, false},
     {"info", pack_info, true, false},
+    {"stats", pack_stats, true, false},
     {"list_sessions", pack_list_sessions, true, false},
     {"list_stores", pack_list_stores, true, true},
     {"recover", pack_recover, false, false},
