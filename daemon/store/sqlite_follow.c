@@ -235,13 +235,7 @@ void sqlite_follow_all(struct engine *engine)
 /* The row's session cannot be read now. Should it be readable later, it must not be taken for whole. */
 static int leave(struct fresh *fresh, int64_t row, uint64_t session)
 {
-    struct fresh_left *left = realloc(fresh->left, (fresh->n_left + 1) * sizeof(*left));
-
-    if (!left)
-        return fault(ENOMEM, "open a store");
-    fresh->left = left;
-    left[fresh->n_left++] = (struct fresh_left){row, session};
-    return 0;
+    return fresh_leave(fresh, row, session) ? 0 : fault(ENOMEM, "open a store");
 }
 
 /* A session as the table has it. Its name stays until the statement is reset. */
@@ -310,15 +304,18 @@ static int load_receipt(struct fresh *fresh, struct slice key, uint64_t position
 }
 
 /* All epochs were raised when a loss was accepted, with a revision each, and the table says so itself; but where it
- * does not count all items, the revision is that of the last one. */
-static void load_recovery(struct fresh *fresh)
+ * does not count all items, the revision is that of the last one. Should these be left behind, so is this row. */
+static int load_recovery(struct fresh *fresh, uint64_t position)
 {
+    if (list_is_empty(&fresh->sessions))
+        return 0;
     LIST_FOR_EACH(link, &fresh->sessions)
     {
         struct fresh_session *session = session_of(link);
 
         session->session.revision += session->session.count != session->before.count;
     }
+    return leave(fresh, left_of(position, false), 0);
 }
 
 /* What is known of a session that is gone is of no use any more. */
@@ -332,8 +329,8 @@ static int load_row(struct engine *engine, sqlite3_stmt *row, bool receipt_alone
     struct session saved;
     int r = 0;
 
-    if (operation == OPERATION_RECOVER)
-        load_recovery(&engine->fresh);
+    if (operation == OPERATION_RECOVER && (r = load_recovery(&engine->fresh, position)))
+        return r;
     if (has_session && (r = load_session(engine, number, &saved, &counted, &name)))
         return r == SESSIOND_ROLLED_BACK ? leave(&engine->fresh, left_of(position, receipt_alone), number) : r;
     if (!has_session || saved.exists) {

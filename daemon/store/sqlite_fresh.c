@@ -196,6 +196,17 @@ void fresh_set_receipt_aside(struct fresh *fresh, struct fresh_receipt *receipt)
 
 /* ---- what was left ---- */
 
+bool fresh_leave(struct fresh *fresh, int64_t row, uint64_t session)
+{
+    struct fresh_left *left = realloc(fresh->left, (fresh->n_left + 1) * sizeof(*left));
+
+    if (!left)
+        return false;
+    fresh->left = left;
+    left[fresh->n_left++] = (struct fresh_left){row, session};
+    return true;
+}
+
 bool fresh_is_left(const struct fresh *fresh, uint64_t number)
 {
     for (size_t i = 0; i < fresh->n_left; i++) {
@@ -245,6 +256,8 @@ void fresh_rollback(struct fresh *fresh, uint64_t position)
     }
     while (!list_is_empty(&fresh->receipts) && receipt_of(fresh->receipts.previous)->position > position)
         drop_receipt(fresh, receipt_of(fresh->receipts.previous));
+    while (fresh->n_left > 0 && fresh->left[fresh->n_left - 1].row > (int64_t)position)
+        fresh->n_left--;
     fresh->n_settled = 0;
     fresh->reached = false;
 }

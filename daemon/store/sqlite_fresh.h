@@ -49,7 +49,7 @@ struct fresh_receipt {
 
 struct fresh_left {
     int64_t row;      /* as left_behind has it */
-    uint64_t session; /* its number */
+    uint64_t session; /* its number; 0: it is all sessions' */
 };
 
 struct fresh {
@@ -70,8 +70,8 @@ struct fresh {
     bool reached;            /* in the open transaction `followed` becomes `target` */
     bool one_by_one;         /* a step met damage: the next ones are of one session or receipt, to find whose it is */
     uint64_t resume_us;      /* monotonic: after a failure, not before */
-    struct fresh_left *left; /* owned: rows that opening could not place, for their session's page is damaged */
-    size_t n_left;
+    struct fresh_left *left; /* owned: rows that opening could not place, for their session's page is damaged, */
+    size_t n_left;           /* and those by which a loss was accepted, which raised what waited then */
 };
 
 void fresh_init(struct fresh *fresh);
@@ -104,6 +104,9 @@ struct fresh_receipt *fresh_find_receipt(const struct fresh *fresh, struct slice
 
 /* Return: false if it cannot wait here, for there is one with that key, or no memory. */
 bool fresh_add_receipt(struct fresh *fresh, struct slice key, uint64_t position);
+
+/* A row is left. Return: false: no memory. */
+bool fresh_leave(struct fresh *fresh, int64_t row, uint64_t session);
 
 /* Whether rows of this session were left: nobody knows where it stands. */
 bool fresh_is_left(const struct fresh *fresh, uint64_t number);

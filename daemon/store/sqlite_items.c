@@ -564,11 +564,16 @@ static void raise_fresh_list(struct fresh *fresh, struct list *sessions, uint64_
     }
 }
 
-static void raise_fresh(struct fresh *fresh, uint64_t epoch)
+/* `position` is that of the row that says so, and the new epoch. Whatever of this cannot follow is left behind with it.
+ */
+static int raise_fresh(struct fresh *fresh, uint64_t position)
 {
-    raise_fresh_list(fresh, &fresh->sessions, epoch);
-    raise_fresh_list(fresh, &fresh->following, epoch);
-    raise_fresh_list(fresh, &fresh->stuck, epoch);
+    raise_fresh_list(fresh, &fresh->sessions, position);
+    raise_fresh_list(fresh, &fresh->following, position);
+    raise_fresh_list(fresh, &fresh->stuck, position);
+    if (list_is_empty(&fresh->touched))
+        return 0;
+    return fresh_leave(fresh, (int64_t)position, 0) ? 0 : fault(ENOMEM, "accept a loss");
 }
 
 int sqlite_recover(struct engine *engine, uint64_t *ret_missing)
@@ -585,9 +590,8 @@ int sqlite_recover(struct engine *engine, uint64_t *ret_missing)
     engine->recovering = true;
     engine->now.position = beyond;
     sqlite_bind_number(raise, 1, beyond + 1);
-    if ((r = sqlite_run(engine, raise)))
+    if ((r = sqlite_run(engine, raise)) || (r = raise_fresh(&engine->fresh, beyond + 1)))
         return r;
-    raise_fresh(&engine->fresh, beyond + 1);
     return log_append(&w, OPERATION_RECOVER, 0, no_text, no_text);
 }
 

@@ -48,9 +48,8 @@ static void make_store_of_many(struct fixture *f)
 }
 
 /* Spoils the leaf of a table in the middle of its leaves; the store is closed. */
-static void damage_leaf(struct fixture *f, const char *table)
+static void damage_leaf_in(const char *path, const char *table)
 {
-    const char *path = file_of(f, "items.db");
     struct buf bytes = read_file(path);
     char text[512];
     int64_t page;
@@ -64,6 +63,11 @@ static void damage_leaf(struct fixture *f, const char *table)
     bytes.data[(page - 1) * 4096 + 2000] ^= 0x55;
     write_file(path, buf_slice(&bytes));
     buf_deinit(&bytes);
+}
+
+static void damage_leaf(struct fixture *f, const char *table)
+{
+    damage_leaf_in(file_of(f, "items.db"), table);
 }
 
 /* As if the process had been killed before the tables could follow the last rows: they follow once more. */
@@ -412,6 +416,39 @@ static void test_a_loss_that_was_accepted_raises_each_session_once(void **state)
     }
 }
 
+static void lose_the_last_and_damage_items(const char *directory)
+{
+    char path[128];
+
+    (void)snprintf(path, sizeof(path), "%s/items.db", directory);
+    (void)sql(path, "DELETE FROM log WHERE position = (SELECT max(position) FROM log)");
+    damage_leaf_in(path, "item");
+}
+
+/* What cannot follow waits for ever, and so must the loss that raised it. */
+static void test_a_loss_that_was_accepted_raises_what_is_left_behind(void **state)
+{
+    static struct selection_result before[SESSIONS];
+    struct fixture *f = *state;
+
+    make_store_of_many(f);
+    must(open_store(f));
+    add_to_all(f, "second");
+    kill_store(f, lose_the_last_and_damage_items);
+    accept_loss(f);
+    for (unsigned i = 0; i < SESSIONS; i++)
+        before[i] = state_of(f, name_of(i));
+    for (int opening = 0; opening < 3; opening++) {
+        close_store(f);
+        assert_true(sql(file_of(f, "items.db"), "SELECT count(*) FROM left_behind") > 1);
+        must(open_store(f));
+        for (unsigned i = 0; i < SESSIONS; i++) {
+            assert_int_equal(state_of(f, name_of(i)).revision, before[i].revision);
+            assert_int_equal(state_of(f, name_of(i)).epoch, before[i].epoch);
+        }
+    }
+}
+
 int main(void)
 {
     static struct kind kind = {&sqlite_engine, true, 0};
@@ -430,6 +467,7 @@ int main(void)
         TEST(test_a_clock_ahead_of_the_log_does_not_sweep_for_ever),
         TEST(test_changes_that_are_written_through_are_followed_too),
         TEST(test_a_loss_that_was_accepted_raises_each_session_once),
+        TEST(test_a_loss_that_was_accepted_raises_what_is_left_behind),
     };
     struct config config;
 
