@@ -16,18 +16,24 @@ enum {
 
 static const struct slice no_text = {0};
 
-/* Where a session stands, and what the tables lack of it, which may be NULL. What cannot be told, for its page is
- * damaged, must not be taken for whole. */
+/* Where a session stands of which the table says `session`, and which may be fresh. What cannot be told, for its page
+ * is damaged, must not be taken for whole. */
+static int session_stands(const struct engine *engine, const struct fresh_session *fresh, struct session *session)
+{
+    if (fresh)
+        *session = fresh->session;
+    return session->exists && fresh_is_left(&engine->fresh, session->number) ? SESSIOND_ROLLED_BACK : 0;
+}
+
+/* ret_fresh: what the tables lack of it; NULL: nothing. */
 static int session_load(struct engine *engine, struct slice name, struct session *ret, struct fresh_session **ret_fresh)
 {
     struct fresh_session *fresh = *ret_fresh = fresh_find(&engine->fresh, name);
     int r;
 
-    if (fresh)
-        *ret = fresh->session;
-    else if ((r = sqlite_session_load(engine, name, ret)))
+    if (!fresh && (r = sqlite_session_load(engine, name, ret)))
         return r;
-    return ret->exists && fresh_is_left(&engine->fresh, ret->number) ? SESSIOND_ROLLED_BACK : 0;
+    return session_stands(engine, fresh, ret);
 }
 
 /* ---- the log ---- */
@@ -761,16 +767,15 @@ static struct slice prefix_end(struct slice prefix, char copy[PROTO_SESSION_MAX]
 }
 
 /* The table has the names of all sessions, and where they stand unless that is fresh. */
-static struct session_info session_listed(struct engine *engine, sqlite3_stmt *row)
+static int session_listed(struct engine *engine, sqlite3_stmt *row, struct session_info *ret)
 {
     struct slice name = sqlite_column_slice(row, 8);
-    const struct fresh_session *fresh = fresh_find(&engine->fresh, name);
     struct session session;
+    int r;
 
     sqlite_session_read(row, &session);
-    if (fresh)
-        session = fresh->session;
-    return (struct session_info){
+    r = session_stands(engine, fresh_find(&engine->fresh, name), &session);
+    *ret = (struct session_info){
         .id = name,
         .count = session.count,
         .bytes = session.bytes,
@@ -780,6 +785,7 @@ static struct session_info session_listed(struct engine *engine, sqlite3_stmt *r
         .created_us = session.created_us,
         .updated_us = session.updated_us,
     };
+    return r;
 }
 
 int sqlite_list_sessions(struct engine *engine, const struct session_range *range, session_fn session, void *arg,
@@ -803,8 +809,7 @@ int sqlite_list_sessions(struct engine *engine, const struct session_range *rang
             *ret_more = true;
             break;
         }
-        info = session_listed(engine, list);
-        if ((r = session(arg, &info)))
+        if ((r = session_listed(engine, list, &info)) || (r = session(arg, &info)))
             break;
     }
     sqlite3_reset(list);

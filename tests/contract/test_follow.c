@@ -109,6 +109,13 @@ static unsigned count_readable(struct fixture *f, size_t n)
     return readable;
 }
 
+static int list_all(struct fixture *f)
+{
+    bool more;
+
+    return list(f, (struct session_range){.limit = 1000}, &more);
+}
+
 static void add_to_all(struct fixture *f, const char *what)
 {
     for (unsigned i = 0; i < SESSIONS; i++) {
@@ -242,9 +249,26 @@ static void test_rows_whose_session_is_damaged_are_not_taken_for_all(void **stat
         assert_true(r == 0 || r == SESSIOND_ROLLED_BACK);
         assert_int_equal(r == 0, is_readable(f, i, ITEMS + 1));
     }
+    assert_int_equal(list_all(f), SESSIOND_ROLLED_BACK);
     close_store(f);
     must(open_store(f));
     assert_int_equal(count_readable(f, ITEMS + 1), readable);
+}
+
+/* Nor are they in a list, though the table has an older word of them: what is damaged is only how they are found. */
+static void test_sessions_of_which_rows_are_left_are_not_listed_as_the_table_has_them(void **state)
+{
+    struct fixture *f = *state;
+
+    make_store_of_many(f);
+    must(open_store(f));
+    must(list_all(f));
+    close_store(f);
+    forget_following(f, SESSIONS);
+    damage_leaf(f, "session_number");
+    must(open_store(f));
+    assert_in_range(count_readable(f, ITEMS), 1, SESSIONS - 1);
+    assert_int_equal(list_all(f), SESSIOND_ROLLED_BACK);
 }
 
 /* Nobody can say whose they were: changes are refused until somebody has looked. */
@@ -461,6 +485,7 @@ int main(void)
         TEST(test_a_damaged_page_of_receipts_loses_none_of_the_new_ones),
         TEST(test_items_whose_receipt_is_left_behind_are_all_there),
         TEST(test_rows_whose_session_is_damaged_are_not_taken_for_all),
+        TEST(test_sessions_of_which_rows_are_left_are_not_listed_as_the_table_has_them),
         TEST(test_rows_that_are_damaged_before_they_were_followed_are_missed),
         TEST(test_tables_that_know_nothing_of_the_log_follow_all_of_it),
         TEST(test_an_item_that_the_log_does_not_have_is_told),
