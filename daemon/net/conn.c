@@ -167,10 +167,37 @@ void conn_flush(struct conn *conn)
         conn_close(conn);
 }
 
-static void send_reply(struct conn *conn, struct buf *reply)
+/* An answer that has borrowed most of its bytes is written from where they are; what the socket does not take of it now
+ * is copied after all. */
+static void send_borrowed(struct conn *conn, struct request *request)
+{
+    char *reply = request->reply.data;
+    uv_buf_t parts[] = {
+        uv_buf_init(reply, (unsigned int)request->body_at),
+        uv_buf_init((char *)request->body.data, (unsigned int)request->body.size),
+        uv_buf_init(reply + request->body_at, (unsigned int)(request->reply.size - request->body_at)),
+    };
+    size_t all = request->reply.size + request->body.size;
+    bool may = conn->output.size == 0 && !conn->output.failed && !conn->writing.data && !conn->closing;
+    int n = may ? uv_try_write((uv_stream_t *)&conn->pipe, parts, N_ELEMENTS(parts)) : 0; /* errors come again */
+
+    if (n > 0 && (size_t)n == all) {
+        request->body = (struct slice){0};
+        request->reply.size = 0;
+        return;
+    }
+    request_own_reply(request);
+    if (!request->reply.failed)
+        buf_drop(&request->reply, n > 0 ? (size_t)n : 0);
+}
+
+static void send_reply(struct conn *conn, struct request *request)
 {
     struct server *server = conn->server;
+    struct buf *reply = &request->reply;
 
+    if (request->body.size && !reply->failed)
+        send_borrowed(conn, request);
     if (reply->failed)
         conn->output.failed = true;
     else if (conn->output.size == 0) {
@@ -272,7 +299,7 @@ static void drive(struct server *server, struct request *request)
             return;
         case REQUEST_DONE:
             if (request->connection)
-                send_reply(request->connection, &request->reply);
+                send_reply(request->connection, request);
             if (request->connection && request->retry_after_ms)
                 note_busy(request->connection, request->retry_after_ms);
             release(request, server);

@@ -167,7 +167,7 @@ void get_items_answer(struct request *request, const struct selection_result *go
     pack_map(reply, 7 + (size_t)with_meta + (size_t)(got->missing > 0));
     pack_text(reply, slice_of("items"));
     pack_array(reply, got->n);
-    buf_append(reply, rows.data, rows.size);
+    request_answer_with(request, rows);
     if (with_meta) {
         pack_text(reply, slice_of("meta"));
         pack_array(reply, got->n);

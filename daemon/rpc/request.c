@@ -17,6 +17,7 @@ enum {
     RETRY_MAX_MS = 2000,
     SHOWN_METHOD = 64,      /* bytes of a method's name that there is not */
     REFUSAL_RESERVE = 1024, /* a refusal is at most this long */
+    BORROW_MIN = 8192,      /* fewer bytes are copied: so small answers that are ready together leave together */
     VALUE_BYTES = 48,       /* memory that a MessagePack value of a request takes at most, once it is read */
 };
 
@@ -133,6 +134,36 @@ struct buf *request_answer(struct request *request)
     return &request->reply;
 }
 
+void request_answer_with(struct request *request, struct slice bytes)
+{
+    if (bytes.size < BORROW_MIN) {
+        buf_append(&request->reply, bytes.data, bytes.size);
+        return;
+    }
+    request->body = bytes;
+    request->body_at = request->reply.size;
+}
+
+void request_own_reply(struct request *request)
+{
+    struct slice body = request->body;
+    struct buf *reply = &request->reply;
+    size_t behind = reply->size - request->body_at;
+    char *at;
+
+    request->body = (struct slice){0};
+    if (body.size == 0 || reply->failed)
+        return;
+    if (!buf_reserve(reply, body.size)) {
+        reply->failed = true;
+        return;
+    }
+    at = reply->data + request->body_at;
+    memmove(at + body.size, at, behind);
+    memcpy(at, body.data, body.size);
+    buf_grow(reply, body.size);
+}
+
 /* Where the lane is not yet known, or not what is short, the busiest one tells when others will be done. */
 static uint64_t retry_after_ms(const struct request *request)
 {
@@ -169,6 +200,7 @@ static enum request_stage finish(struct request *request)
         request->details = (struct details){0};
     if (code) {
         request->retry_after_ms = code == SESSIOND_BUSY ? retry_after_ms(request) : 0;
+        request->body = (struct slice){0};
         request->reply.size = 0;
         request->reply.failed = false;
         pack_refusal(&request->reply, request->message.msgid);
@@ -250,6 +282,7 @@ static int on_lane(struct job *job, const struct engine_table *table, struct eng
     request->meta_rows.size = 0;
     request->seen.size = 0;
     request->reply.size = 0;
+    request->body = (struct slice){0};
     request->rows.failed = request->meta_rows.failed = request->seen.failed = request->reply.failed = false;
     if (!buf_reserve(&request->reply, REFUSAL_RESERVE))
         return fault(ENOMEM, "reserve an answer");

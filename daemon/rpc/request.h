@@ -101,7 +101,9 @@ struct request {
     struct buf seen;             /* of get_items: struct seen_row for each row */
     struct selection_result got; /* of get_items, */
     struct change_result done;   /* of a change: what the job brought back */
-    struct buf reply;            /* the whole answer, made before the commit */
+    struct buf reply;            /* the whole answer, made before the commit, */
+    struct slice body;           /* but for what stands elsewhere already: borrowed until the next request's turn, */
+    size_t body_at;              /* it belongs before this byte of it */
     struct details details;      /* of a refusal */
     uint64_t retry_after_ms;     /* said with `busy`; 0: it is not that */
     enum {
@@ -125,6 +127,9 @@ void request_charge(struct request *request, uint64_t n_values);
 /* Goes on with it, as far as possible. Loop thread. */
 enum request_stage request_step(struct request *request);
 
+/* Copies what its answer has borrowed into `reply`, which then is all of it. */
+void request_own_reply(struct request *request);
+
 /* The part of its work that would hold up the loop. Any thread. */
 void request_work(struct request *request);
 
@@ -147,5 +152,9 @@ void request_charge_anyway(struct request *request, size_t bytes);
 
 /* Begins the answer: the map of results must follow. */
 struct buf *request_answer(struct request *request);
+
+/* These bytes come next in it, once in an answer. Many are not copied: they must stay where they are until it is
+ * sent. */
+void request_answer_with(struct request *request, struct slice bytes);
 
 #endif

@@ -266,6 +266,7 @@ static void run(struct request *request, struct answer *ret)
             request_work(request);
         MUST(++n_steps < 100);
     }
+    request_own_reply(request);
     ret->bytes = request->reply;
     request->reply = BUF_INIT;
     request_free(request);

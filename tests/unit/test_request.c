@@ -235,6 +235,7 @@ static const char *take_answer(struct fixture *f, struct request *request)
     bool answerable;
     char why[MESSAGE_WHY_SIZE];
 
+    request_own_reply(request);
     assert_false(request->reply.failed);
     assert_int_equal(frame_scan(&scan, request->reply.data, request->reply.size), FRAME_WHOLE);
     assert_int_equal(scan.offset, request->reply.size);

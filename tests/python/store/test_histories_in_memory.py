@@ -142,6 +142,27 @@ def test_memory_stays_within_its_bound(daemon_factory, short_dir):
             assert len(raw.call("get_items", session=f"s{n}")[1]["items"]) == 10
 
 
+@pytest.mark.parametrize("adds", [False, True], ids=["from_memory", "from_the_store_between_changes"])
+def test_long_answers_that_are_read_late_are_whole_and_as_of_their_turn(daemon, adds):
+    """More than the socket takes: some leave from where the history is, some in part, some are copied to wait."""
+    texts = [json.dumps({"n": n, "text": "z" * 900}) for n in range(400)]
+    with Raw(daemon.socket) as raw:
+        assert raw.call("add_items", session="s", items=texts[:200])[0] is None
+        assert len(raw.call("get_items", session="s")[1]["items"]) == 200
+        calls: list[tuple[str, dict[str, Any]]] = []
+        expected = []
+        n = 200
+        while n < 400:
+            calls.append(("get_items", {"session": "s"}))
+            expected.append(texts[: n if adds else 200])
+            if adds:
+                calls.append(("add_items", {"session": "s", "items": texts[n : n + 2]}))
+            n += 2
+        answers = raw.burst(calls)
+    assert all(error is None for error, _ in answers)
+    assert [result["items"] for _, result in answers if "items" in result] == expected
+
+
 def test_a_change_whose_sender_hung_up_is_seen_by_the_next_reader(daemon):
     with Raw(daemon.socket) as reader:
         for n in range(50):
