@@ -27,6 +27,7 @@ enum {
     STEPS = 4, /* in which the tables follow what has gathered */
     LATE = 4,  /* times as much as it takes to begin, and no more is let wait */
     RETRY_US = 10000000,
+    LOST_MAX = 1 << 20, /* rows that an opening looks for one by one; more never wait for the tables */
 };
 
 /* ---- settling ---- */
@@ -343,22 +344,35 @@ static int load_row(struct engine *engine, sqlite3_stmt *row, bool receipt_alone
     return r;
 }
 
+/* One after the other, from *from on; *from is the next one then. In a damaged tree they may go round in circles. */
+static int load_rows(struct engine *engine, sqlite3_stmt *rows, bool receipts_alone, uint64_t *from, bool *row)
+{
+    int r;
+
+    while ((r = sqlite_step(engine, rows, row)) == 0 && *row) {
+        uint64_t position = sqlite_column_number(rows, 0);
+
+        if (position < *from)
+            return SESSIOND_ROLLED_BACK;
+        *from = position + 1;
+        if ((r = load_row(engine, rows, receipts_alone)))
+            break;
+    }
+    return r;
+}
+
 /* Of a row that cannot be read nobody can say whose it was: it counts as missing, and the operator has to look. */
 static int load_log(struct engine *engine, uint64_t from, uint64_t to, bool receipts_alone)
 {
     sqlite3_stmt *rows = sqlite_use(engine, SQL_LOG_TAIL);
-    uint64_t failed_at = 0;
+    uint64_t failed_at = 0, before = engine->missing;
     bool row = true, again = false;
     int r;
 
     for (; from <= to && row; from += !again) {
         sqlite_bind_number(rows, 1, from);
         sqlite_bind_number(rows, 2, to);
-        while ((r = sqlite_step(engine, rows, &row)) == 0 && row) {
-            from = sqlite_column_number(rows, 0) + 1;
-            if ((r = load_row(engine, rows, receipts_alone)))
-                break;
-        }
+        r = load_rows(engine, rows, receipts_alone, &from, &row);
         sqlite3_reset(rows);
         if (r && r != SESSIOND_ROLLED_BACK)
             return r;
@@ -366,6 +380,8 @@ static int load_log(struct engine *engine, uint64_t from, uint64_t to, bool rece
         again = r && failed_at != from; /* as for a session */
         failed_at = from;
         engine->missing += r && !again;
+        if (engine->missing - before > LOST_MAX)
+            return fault(EBADMSG, "read the log");
     }
     return 0;
 }
