@@ -10,7 +10,7 @@ static int compare_slices(struct slice a, struct slice b)
 {
     if (a.size != b.size)
         return a.size < b.size ? -1 : 1;
-    return memcmp(a.data, b.data, a.size);
+    return a.size > 0 ? memcmp(a.data, b.data, a.size) : 0;
 }
 
 static int compare_sessions(const void *a, const void *b)
@@ -23,14 +23,15 @@ static int compare_receipts(const void *a, const void *b)
     return compare_slices(((const struct fresh_receipt *)a)->key, ((const struct fresh_receipt *)b)->key);
 }
 
-/* Memory for a struct with a copy of the bytes behind it. */
+/* Memory for a struct with a copy of the bytes behind it. Only a forged row has none, and no pointer to them. */
 static void *alloc_with(size_t size, struct slice bytes, struct slice *ret)
 {
     char *memory = calloc(1, size + bytes.size);
 
     if (!memory)
         return NULL;
-    memcpy(memory + size, bytes.data, bytes.size);
+    if (bytes.size > 0)
+        memcpy(memory + size, bytes.data, bytes.size);
     *ret = (struct slice){memory + size, bytes.size};
     return memory;
 }
