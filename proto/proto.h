@@ -32,6 +32,7 @@ enum {
     PROTO_ANSWER_MAX = 4 * 1024 * 1024,  /* bytes of items in one answer, unless one item alone is larger */
     PROTO_ANSWER_ITEMS_MAX = 65536,      /* items in one answer */
     PROTO_LIST_MAX = 1000,               /* sessions in one answer of list_sessions */
+    PROTO_TOP_MAX = 100,                 /* sessions in one answer of stats */
     PROTO_IN_FLIGHT_MAX = 128,           /* unanswered requests of one connection that are worked on */
     PROTO_CLIENT_NAME_MAX = 255,         /* bytes of hello's client */
     PROTO_PATH_MAX = 4096,               /* bytes of a path in a request (backup) */

@@ -255,7 +255,7 @@ static int get_text(struct sessiond *client, enum sessiond_method method, char *
 
     if (r)
         return r;
-    text = strdup(answer.info.data);
+    text = strdup(method == SESSIOND_STATS ? answer.top.text.data : answer.info.data);
     results_free(results);
     if (!text)
         return failure_set(&client->failure, -ENOMEM, "no memory for the answer");
@@ -271,4 +271,15 @@ int sessiond_info(struct sessiond *client, char **ret_json)
 int sessiond_stats(struct sessiond *client, char **ret_text)
 {
     return get_text(client, SESSIOND_STATS, ret_text);
+}
+
+int sessiond_stats_top(struct sessiond *client, uint64_t n, struct sessiond_top *ret)
+{
+    struct sessiond_call call = {.method = SESSIOND_STATS, .top = SESSIOND_SOME(n)};
+    union sessiond_answer answer;
+    int r = client_perform(client, &call, &answer, NULL);
+
+    if (r == 0)
+        *ret = answer.top;
+    return r;
 }

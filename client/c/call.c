@@ -56,6 +56,7 @@ static const struct parameter list_sessions[] = {
     {"after", PARAMETER_TEXT, offsetof(struct question, after_id)}, NUMBER(limit), TEXT(prefix), TEXT(store), END};
 static const struct parameter of_store[] = {TEXT(store), END};
 static const struct parameter backup_read[] = {TEXT(backup), NUMBER(offset), TEXT(store), END};
+static const struct parameter stats[] = {NUMBER(top), END};
 static const struct parameter backup_delete[] = {TEXT(backup), TEXT(store), END};
 
 static const struct slice *text_of(const struct question *question, const struct parameter *parameter)
@@ -480,15 +481,62 @@ static int read_info(struct call *call, const struct message *message, size_t fr
     return r;
 }
 
+struct stats_map {
+    struct slice text;
+    const struct value *sessions;
+};
+
+static const struct field stats_fields[] = {
+    {"text", FIELD_TEXT, FIELD_REQUIRED, offsetof(struct stats_map, text), 0, 0},
+    {"sessions", FIELD_VALUE, 0, offsetof(struct stats_map, sessions), 0, 0},
+    {0},
+};
+
+struct busy_map {
+    struct number uid, requests;
+    struct slice store, session;
+};
+
+static const struct field busy_fields[] = {
+    {"uid", FIELD_NUMBER, FIELD_REQUIRED, offsetof(struct busy_map, uid), 0, 0},
+    {"store", FIELD_TEXT, FIELD_REQUIRED, offsetof(struct busy_map, store), 0, 0},
+    {"session", FIELD_TEXT, FIELD_REQUIRED, offsetof(struct busy_map, session), 0, 0},
+    {"requests", FIELD_NUMBER, FIELD_REQUIRED, offsetof(struct busy_map, requests), 0, 0},
+    {0},
+};
+
+static int read_busy(struct call *call, const struct message *message, const struct value *value,
+                     struct sessiond_busy *busy, char *why)
+{
+    struct busy_map map = {0};
+
+    TRY(message_read(message, value, busy_fields, MESSAGE_IGNORE_UNKNOWN, &map, why));
+    *busy = (struct sessiond_busy){.uid = map.uid.value,
+                                   .store = results_copy(call->results, map.store),
+                                   .session = results_copy(call->results, map.session),
+                                   .requests = map.requests.value};
+    return 0;
+}
+
 static int read_stats(struct call *call, const struct message *message, size_t frame_size, bool *ret_more, char *why)
 {
-    static const struct field text_field[] = {{"text", FIELD_TEXT, FIELD_REQUIRED, 0, 0, 0}, {0}};
-    struct slice text = {0};
+    struct stats_map map = {0};
+    struct sessiond_busy *sessions;
+    size_t n;
 
     (void)ret_more;
-    TRY(message_read(message, message->result, text_field, MESSAGE_IGNORE_UNKNOWN, &text, why));
+    TRY(message_read(message, message->result, stats_fields, MESSAGE_IGNORE_UNKNOWN, &map, why));
     TRY(make_room(call, frame_size));
-    call->answer.info = results_copy(call->results, text);
+    n = message_n_elements(map.sessions);
+    if (n > call->question.top.value)
+        return -EPROTO;
+    sessions = results_add_elements(call->results, n, sizeof(*sessions));
+    if (!sessions)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++)
+        TRY(read_busy(call, message, message_element(map.sessions, i), &sessions[i], why));
+    call->answer.top = (struct sessiond_top){
+        .text = results_copy(call->results, map.text), .sessions = sessions, .n_sessions = n, .owner = call->results};
     return 0;
 }
 
@@ -540,7 +588,7 @@ const struct method call_methods[SESSIOND_N_METHODS] = {
     [SESSIOND_BACKUP] = {"backup", false, true, of_store, read_part},
     [SESSIOND_BACKUP_READ] = {"backup_read", false, false, backup_read, read_part},
     [SESSIOND_BACKUP_DELETE] = {"backup_delete", false, false, backup_delete, read_nothing},
-    [SESSIOND_STATS] = {"stats", false, false, none, read_stats},
+    [SESSIOND_STATS] = {"stats", false, false, stats, read_stats},
 };
 
 /* ---- the life of a call ---- */
@@ -609,6 +657,7 @@ static int ask(struct call *call, const struct sessiond *client, const struct se
     *question = (struct question){.if_revision = ask->if_revision,
                                   .from_seq = ask->from_seq,
                                   .offset = SESSIOND_SOME(ask->offset),
+                                  .top = ask->top,
                                   .items = ask->items,
                                   .meta = ask->meta,
                                   .n_items = ask->n_items,

@@ -66,7 +66,7 @@ void *results_add_elements(struct results *results, size_t n, size_t element_siz
 struct question {
     struct slice store, session, key, digest, prefix, backup;
     struct slice after_id; /* borrowed from what was asked, or from the results so far */
-    struct sessiond_number if_revision, if_epoch, from_seq, limit, after, before, offset;
+    struct sessiond_number if_revision, if_epoch, from_seq, limit, after, before, offset, top;
     const struct sessiond_text *items; /* borrowed while the call is packed for the first time, then NULL */
     const struct sessiond_text *meta;  /* the same */
     size_t n_items;

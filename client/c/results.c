@@ -89,6 +89,12 @@ void sessiond_items_free(struct sessiond_items *items)
     *items = (struct sessiond_items){0};
 }
 
+void sessiond_top_free(struct sessiond_top *top)
+{
+    results_free(top->owner);
+    *top = (struct sessiond_top){0};
+}
+
 void sessiond_popped_free(struct sessiond_popped *popped)
 {
     results_free(popped->owner);

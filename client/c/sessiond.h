@@ -278,6 +278,26 @@ SESSIOND_CHECKED int sessiond_info(struct sessiond *client, char **ret_json);
 /* How its work goes, as text that Prometheus reads. Release: free(). */
 SESSIOND_CHECKED int sessiond_stats(struct sessiond *client, char **ret_text);
 
+/* A session that is asked for often. */
+struct sessiond_busy {
+    uint64_t uid;                 /* of its owner; of a shared store, who asks */
+    struct sessiond_text store;   /* "@name": a shared one */
+    struct sessiond_text session; /* its id */
+    uint64_t requests;            /* lately: see `stats` in PROTOCOL.md */
+};
+
+struct sessiond_top {
+    struct sessiond_text text;            /* as of sessiond_stats */
+    const struct sessiond_busy *sessions; /* those with most requests first */
+    size_t n_sessions;
+    void *owner;
+};
+
+/* The same with the n busiest sessions, 100 at most; of a daemon of many users, those that the caller may know of.
+ * Release: sessiond_top_free. */
+SESSIOND_CHECKED int sessiond_stats_top(struct sessiond *client, uint64_t n, struct sessiond_top *ret);
+SESSIOND_PUBLIC void sessiond_top_free(struct sessiond_top *top);
+
 /* Writes a verified copy of a store (NULL: the client's) to a file of mode 0600, while the daemon works on. It grows as
  * PATH.partial and gets its name, in place of an older file, when it is whole and on disk: what has the name is good.
  * Return: also -EBUSY, if another backup to the same path is under way. */
@@ -330,6 +350,7 @@ struct sessiond_call {
     const char *prefix;              /* of list_sessions */
     const char *backup;              /* of backup_read and backup_delete */
     uint64_t offset;                 /* of backup_read */
+    struct sessiond_number top;      /* of stats: so many of the busiest sessions */
 };
 
 struct sessiond_backup_part {
@@ -345,7 +366,8 @@ union sessiond_answer {
     struct sessiond_popped popped;     /* pop_item */
     struct sessiond_sessions sessions; /* list_sessions, all pages of it */
     struct sessiond_stores stores;     /* list_stores */
-    struct sessiond_text info;         /* info, as JSON; the text of stats */
+    struct sessiond_text info;         /* info, as JSON */
+    struct sessiond_top top;           /* stats */
     uint64_t missing;                  /* recover */
     struct sessiond_backup_part part;  /* backup, backup_read */
 };

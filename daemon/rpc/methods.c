@@ -29,6 +29,7 @@ static const struct field hello_fields[] = {
     FIELD("protocol", protocol, FIELD_VALUE, FIELD_NIL, 0, 0),
     FIELD("owner", owner, FIELD_NUMBER, FIELD_NIL, 0, PROTO_UID_MAX),
     {0}};
+static const struct field stats_fields[] = {FIELD("top", top, FIELD_NUMBER, FIELD_NIL, 0, PROTO_TOP_MAX), {0}};
 static const struct field get_items_fields[] = {
     SESSION, NUMBER(limit), NUMBER(after), NUMBER(before),
     FIELD("max_bytes", max_bytes, FIELD_NUMBER, FIELD_NIL, 1, PROTO_ANSWER_MAX),
@@ -56,7 +57,7 @@ static const struct method methods[] = {
     {"hello", hello_fields, .answer = hello_answer},
     {"ping", no_fields, .answer = ping_answer},
     {"info", no_fields, JOB_READ, .again = stores_again, .run = stores_run, .answer = info_answer},
-    {"stats", no_fields, .answer = stats_answer},
+    {"stats", stats_fields, .answer = stats_answer},
 
     {"get_items", get_items_fields, JOB_READ, RIGHT_READ, .recall = memory_recall, .learn = memory_learn,
      .run = get_items_run},

@@ -22,7 +22,7 @@ void metrics_count(const struct request *request, int code)
     account->n_refused += code != 0;
 }
 
-/* ---- text ---- */
+/* ---- lines ---- */
 
 static void head(struct buf *text, const char *name, const char *type, const char *help)
 {
@@ -164,40 +164,73 @@ static void write_uids(struct buf *text, const struct shown *shown)
         write_uids_taken(text, shown, what);
 }
 
-/* ---- the method ---- */
+/* ---- the text ---- */
 
-/* Of many users, each is told of himself alone; administrators, and who has a daemon of his own, of all. */
-static void write_all(struct buf *text, const struct request *request)
+bool metrics_tells_all(const struct daemon *daemon, const struct caller *caller)
 {
-    const struct daemon *daemon = request->daemon;
+    return !daemon->config->system || caller_is_administrator(caller);
+}
+
+void metrics_write(struct buf *text, const struct daemon *daemon, const struct caller *caller)
+{
     struct shown shown = {.n = 0};
 
     buf_printf(text, "# HELP sessiond_info The daemon.\n# TYPE sessiond_info gauge\n");
     buf_printf(text, "sessiond_info{version=\"" SESSIOND_VERSION "\",instance=\"%s\"} 1\n", daemon->instance);
     head(text, "sessiond_uptime_seconds", "gauge", "Since the daemon started.");
     buf_printf(text, "sessiond_uptime_seconds %.6f\n", (double)(clock_monotonic_us() - daemon->started_us) / 1e6);
-    if (daemon->config->system && !caller_is_administrator(request->caller)) {
-        show(request->caller->account, &shown);
-    } else {
+    if (metrics_tells_all(daemon, caller)) {
         write_daemon(text, daemon);
         registry_each_account(daemon->registry, show, &shown);
+    } else {
+        show(caller->account, &shown);
     }
     write_uids(text, &shown);
 }
 
+/* ---- the method ---- */
+
+static void pack_busiest(struct buf *reply, const struct busy_session *sessions, size_t n)
+{
+    pack_array(reply, n);
+    for (size_t i = 0; i < n; i++) {
+        pack_map(reply, 4);
+        pack_pair_number(reply, "uid", sessions[i].uid);
+        pack_pair_text(reply, "store", sessions[i].store);
+        pack_pair_text(reply, "session", sessions[i].session);
+        pack_pair_number(reply, "requests", sessions[i].n_requests);
+    }
+}
+
+static void answer(struct request *request, const struct buf *text)
+{
+    struct daemon *daemon = request->daemon;
+    struct number top = request->params.top;
+    enum busiest_whose whose = metrics_tells_all(daemon, request->caller) ? BUSIEST_OF_ALL : BUSIEST_OF_ONE;
+    struct busy_session sessions[PROTO_TOP_MAX];
+    struct buf *reply = request_answer(request);
+
+    pack_map(reply, 1 + (size_t)top.present);
+    pack_pair_text(reply, "text", buf_slice(text));
+    if (top.present) {
+        pack_text(reply, slice_of("sessions"));
+        pack_busiest(
+            reply, sessions,
+            busiest_read(&daemon->busiest, whose, request->caller->uid, clock_monotonic_us(), sessions, top.value));
+    }
+    reply->failed |= text->failed;
+}
+
 int stats_answer(struct request *request)
 {
-    struct buf text = BUF_INIT, *reply;
+    size_t session_bytes = request->params.top.value * sizeof(struct busy_place);
+    struct buf text = BUF_INIT;
     int r;
 
-    write_all(&text, request);
-    r = request_charge_rows(request, 2 * text.size);
-    if (r == 0) {
-        reply = request_answer(request);
-        pack_map(reply, 1);
-        pack_pair_text(reply, "text", buf_slice(&text));
-        reply->failed |= text.failed;
-    }
+    metrics_write(&text, request->daemon, request->caller);
+    r = request_charge_rows(request, 2 * text.size + session_bytes);
+    if (r == 0)
+        answer(request, &text);
     buf_deinit(&text);
     return r;
 }

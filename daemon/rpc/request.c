@@ -191,6 +191,18 @@ static void pack_details(struct buf *reply, int code, const struct details *deta
         pack_pair_number(reply, "retry_after_ms", retry_ms);
 }
 
+/* What found its way to a store, whatever came of it. A shared store is everybody's: there it is counted for who asks,
+ * so that nobody is told of a session by what others do with it. */
+static void count_session(struct request *request)
+{
+    struct slice name = request->params.store;
+    uid_t uid = request->shared ? request->caller->uid : request->owner->uid;
+
+    if (request->store && request->params.session.data)
+        busiest_count(&request->daemon->busiest, uid, name.data ? name : slice_of("default"), request->params.session,
+                      request->began_us);
+}
+
 /* The one place where a code becomes an answer. */
 static enum request_stage finish(struct request *request)
 {
@@ -208,6 +220,7 @@ static enum request_stage finish(struct request *request)
         pack_nil(&request->reply);
     }
     metrics_count(request, code);
+    count_session(request);
     return REQUEST_DONE;
 }
 

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/list.h"
 #include "message.h"
+#include "rpc/busiest.h"
 #include "rpc/metrics.h"
 #include "store/caller.h"
 #include "store/engine.h"
@@ -34,6 +35,7 @@ struct daemon {
     uint64_t n_connections;
     struct memory *memory; /* of recent histories */
     struct metrics metrics;
+    struct busiest busiest; /* sessions */
     struct lanes *lanes;
     struct registry *registry;
     struct {
@@ -50,7 +52,7 @@ enum request_stage {
 /* Parameters of all methods; each method's table of fields says which of them it reads. */
 struct params {
     struct slice session, store, key, digest, after_id, prefix, client, backup;
-    struct number limit, after, before, max_bytes, if_epoch, if_revision, from_seq, offset, owner;
+    struct number limit, after, before, max_bytes, if_epoch, if_revision, from_seq, offset, owner, top;
     struct text_list items, meta;
     bool with_meta;
     const struct value *protocol;

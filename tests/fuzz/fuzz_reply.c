@@ -24,7 +24,7 @@
 
 #define N_ELEMENTS(array) (sizeof(array) / sizeof((array)[0]))
 
-enum { FAKE_FD = 1 << 20, TURNS_MAX = 100000 };
+enum { FAKE_FD = 1 << 20, TURNS_MAX = 100000, N_BUSY = 3 };
 
 enum flag {
     FLAG_SILENT = 1,    /* the daemon's greeting is in the input; else it comes by itself */
@@ -261,6 +261,18 @@ static void check_part(const union sessiond_answer *answer)
     check_text(answer->part.data);
 }
 
+static void check_top(const union sessiond_answer *answer)
+{
+    const struct sessiond_top *top = &answer->top;
+
+    check_utf8(top->text);
+    MUST(top->n_sessions <= N_BUSY);
+    for (size_t i = 0; i < top->n_sessions; i++) {
+        check_utf8(top->sessions[i].store);
+        check_utf8(top->sessions[i].session);
+    }
+}
+
 static void (*const checks[SESSIOND_N_METHODS])(const union sessiond_answer *answer) = {
     [SESSIOND_GET_ITEMS] = check_items,
     [SESSIOND_POP_ITEM] = check_popped,
@@ -269,6 +281,7 @@ static void (*const checks[SESSIOND_N_METHODS])(const union sessiond_answer *ans
     [SESSIOND_INFO] = check_info,
     [SESSIOND_BACKUP] = check_part,
     [SESSIOND_BACKUP_READ] = check_part,
+    [SESSIOND_STATS] = check_top,
 };
 
 static void check_failure(enum sessiond_method method, int r)
@@ -310,7 +323,8 @@ static void ask(struct waiter *to, enum sessiond_method method)
                                  .key = "k",
                                  .items = items,
                                  .n_items = N_ELEMENTS(items),
-                                 .backup = "0123456789abcdef0123456789abcdef"};
+                                 .backup = "0123456789abcdef0123456789abcdef",
+                                 .top = SESSIOND_SOME(N_BUSY)};
     int r;
 
     *to = (struct waiter){.method = method};
@@ -437,6 +451,15 @@ static void block_on_hello(struct sessiond *client)
     MUST(r || (hello.instance[0] && memchr(hello.version, 0, sizeof(hello.version))));
 }
 
+static void block_on_top(struct sessiond *client)
+{
+    union sessiond_answer answer = {0};
+    int r = sessiond_stats_top(client, N_BUSY, &answer.top);
+
+    check(SESSIOND_STATS, r, r ? NULL : &answer);
+    sessiond_top_free(&answer.top);
+}
+
 static char directory[] = "/tmp/sd-fuzz-XXXXXX";
 
 static void remove_directory(void)
@@ -463,8 +486,8 @@ static void block_on_backup(struct sessiond *client)
 }
 
 static void (*const blocking[])(struct sessiond *client) = {
-    block_on_items,  block_on_popped, block_on_added, block_on_sessions,
-    block_on_stores, block_on_info,   block_on_hello, block_on_backup,
+    block_on_items, block_on_popped, block_on_added,  block_on_sessions, block_on_stores,
+    block_on_info,  block_on_hello,  block_on_backup, block_on_top,
 };
 
 /* ---- an input ---- */

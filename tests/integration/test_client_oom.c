@@ -97,6 +97,16 @@ static int asks(struct sessiond *client)
     return r;
 }
 
+static int tops(struct sessiond *client)
+{
+    struct sessiond_top top;
+    int r = sessiond_stats_top(client, 5, &top);
+
+    if (r == 0)
+        sessiond_top_free(&top);
+    return r;
+}
+
 static char backup_path[PATH_SIZE];
 
 static int backs_up(struct sessiond *client)
@@ -104,7 +114,8 @@ static int backs_up(struct sessiond *client)
     return sessiond_backup(client, NULL, backup_path);
 }
 
-static int (*const abilities[])(struct sessiond *client) = {adds, gets, lists, lists_stores, pops, asks, backs_up};
+static int (*const abilities[])(struct sessiond *client) = {adds, gets, lists, lists_stores,
+                                                            pops, asks, tops,  backs_up};
 
 /* Return: whether an allocation failed. */
 static bool try(const struct daemon *daemon, int (*ability)(struct sessiond *client), unsigned nth)

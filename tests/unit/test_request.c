@@ -402,6 +402,51 @@ static void test_sessions_are_listed(void **state)
 
 /* ---- about the daemon ---- */
 
+/* What the last answer says of busy sessions, which is its end. */
+static void expect_busiest(struct fixture *f, const char *wanted)
+{
+    const char *sessions = strstr(f->answer, ", 'sessions': ");
+
+    assert_non_null(sessions);
+    assert_string_equal(sessions, wanted);
+}
+
+static void test_the_busiest_sessions_are_told_to_who_asks_for_them(void **state)
+{
+    struct fixture *f = *state;
+
+    ask(f, "stats", "{}");
+    assert_null(strstr(f->answer, "'sessions': "));
+    ask(f, "stats", "{'top': 0}");
+    expect_busiest(f, ", 'sessions': []}");
+    ask(f, "add_items", "{'session': 'a', 'items': ['{}']}");
+    ask(f, "get_items", "{'session': 'a', 'if_epoch': 99}"); /* refused, but it was work */
+    ask(f, "get_items", "{'session': 'b', 'store': 'not_there'}");
+    ask(f, "get_items", "{'session': 'c', 'store': '@not_there'}"); /* of which nobody must know whether it is */
+    ask(f, "get_items", "{'session': 'd', 'store': 'NOT A NAME'}");
+    ask(f, "list_sessions", "{'prefix': 'a'}");
+    ask(f, "stats", "{'top': 100}");
+    expect_busiest(f, ", 'sessions': [{'uid': 1234, 'store': 'default', 'session': 'a', 'requests': 2}, "
+                      "{'uid': 1234, 'store': 'not_there', 'session': 'b', 'requests': 1}]}");
+    ask(f, "stats", "{'top': 1}");
+    assert_null(strstr(f->answer, "not_there"));
+    expect_refusal(f, "stats", "{'top': 101}", "invalid", "top");
+    expect_refusal(f, "stats", "{'top': '1'}", "invalid", "top");
+}
+
+/* In a daemon of many users: what is another's, and what may be done for another. */
+static void test_a_user_is_told_of_his_own_busy_sessions(void **state)
+{
+    struct fixture *f = *state;
+
+    f->config.system = true;
+    busiest_count(&f->daemon.busiest, 99, slice_of("default"), slice_of("theirs"), clock_monotonic_us());
+    busiest_count(&f->daemon.busiest, 99, slice_of("@team"), slice_of("theirs too"), clock_monotonic_us());
+    ask(f, "get_items", "{'session': 'mine'}");
+    ask(f, "stats", "{'top': 100}");
+    expect_busiest(f, ", 'sessions': [{'uid': 1234, 'store': 'default', 'session': 'mine', 'requests': 1}]}");
+}
+
 static void test_hello(void **state)
 {
     struct fixture *f = *state;
@@ -1068,6 +1113,8 @@ int main(void)
         TEST(test_a_store_that_cannot_be_opened_is_listed_without_sizes),
         TEST(test_names_of_stores),
         TEST(test_an_owner_has_so_many_stores),
+        TEST(test_the_busiest_sessions_are_told_to_who_asks_for_them),
+        TEST(test_a_user_is_told_of_his_own_busy_sessions),
         TEST(test_parameters_are_checked),
         TEST(test_a_long_name_is_cut_between_characters),
         TEST(test_nil_is_the_same_as_leaving_out),

@@ -120,6 +120,20 @@ static int counts(struct sessiond *client, const char *session, const struct ses
     return r;
 }
 
+static int tops(struct sessiond *client, const char *session, const struct sessiond_change *change)
+{
+    struct sessiond_top top;
+    int r = sessiond_stats_top(client, 5, &top);
+
+    (void)session;
+    (void)change;
+    if (r)
+        return r;
+    assert_true(top.n_sessions <= 5);
+    sessiond_top_free(&top);
+    return 0;
+}
+
 static int greets(struct sessiond *client, const char *session, const struct sessiond_change *change)
 {
     (void)session;
@@ -193,6 +207,7 @@ static const struct ability {
     {"list_stores", lists_stores, N_PREPARED, N_PREPARED, false},
     {"info", informs, N_PREPARED, N_PREPARED, false},
     {"stats", counts, N_PREPARED, N_PREPARED, false},
+    {"stats of the busiest", tops, N_PREPARED, N_PREPARED, false},
     {"hello", greets, N_PREPARED, N_PREPARED, false},
     {"ping", pings, N_PREPARED, N_PREPARED, false},
     {"backup", backs_up, N_PREPARED, N_PREPARED, false},

@@ -234,6 +234,13 @@ static void pack_stats(struct buf *frames)
     pack_plain(frames, "stats");
 }
 
+static void pack_stats_top(struct buf *frames)
+{
+    pack_request(frames, next_msgid++, "stats");
+    pack_map(frames, 1);
+    pack_pair_number(frames, "top", 100);
+}
+
 static void pack_list_sessions(struct buf *frames)
 {
     pack_plain(frames, "list_sessions");
@@ -308,6 +315,7 @@ static const struct operation operations[] = {
     {"ping", pack_ping, false, false},
     {"info", pack_info, true, false},
     {"stats", pack_stats, true, false},
+    {"stats of the busiest", pack_stats_top, true, false},
     {"list_sessions", pack_list_sessions, true, false},
     {"list_stores", pack_list_stores, true, true},
     {"recover", pack_recover, false, false},
