@@ -23,6 +23,7 @@ enum {
     FIXED_DESCRIPTORS =
         40, /* of the loop, the lanes, the locks; a store more that opens, a backup, a connection to be refused */
     STORE_DESCRIPTORS = 4,
+    METRICS_DESCRIPTORS = CONFIG_SCRAPES + 2, /* its connections, its socket and the lock */
 };
 
 const struct setting config_settings[] = {
@@ -262,9 +263,16 @@ static json_t *show_number(const void *field)
     return json_integer((json_int_t) * (const uint64_t *)field);
 }
 
+static const char *text_of_path(const void *field)
+{
+    const char *path = *(char *const *)field;
+
+    return path ? path : "";
+}
+
 static json_t *show_path(const void *field)
 {
-    return *(char *const *)field ? json_string(*(char *const *)field) : json_null();
+    return json_string(text_of_path(field));
 }
 
 static const char *text_of_who(const void *field)
@@ -363,7 +371,7 @@ const char *config_text(const struct config *config, const struct setting *setti
     if (setting->kind == SETTING_WHO || setting->kind == SETTING_SHARED)
         return setting->kind == SETTING_WHO ? text_of_who(field) : text_of_shared(field);
     return setting->kind == SETTING_PATH
-               ? *(char *const *)field
+               ? text_of_path(field)
                : log_level_name(__atomic_load_n((const enum log_level *)field, __ATOMIC_RELAXED));
 }
 
@@ -609,15 +617,31 @@ static int make_absolute(char **path)
     return format_path(path, directory, relative);
 }
 
+static bool has_metrics_socket(const struct config *config)
+{
+    return config->metrics_path && config->metrics_path[0];
+}
+
+static int check_metrics_socket(const struct config *config)
+{
+    if (!has_metrics_socket(config) || strcmp(config->metrics_path, config->socket_path) != 0)
+        return 0;
+    log_error("config_refused key=\"metrics_socket\" why=\"it is the daemon's own socket, which speaks no HTTP\"");
+    return SESSIOND_INVALID;
+}
+
 /* Connections and open stores share what there is. Each side may have half, and what the other does not need. */
 static void fit_descriptors(struct config *config)
 {
     uint64_t per_lane = config->lanes * STORE_DESCRIPTORS, stores = per_lane * config->open_stores, room;
+    uint64_t fixed = FIXED_DESCRIPTORS;
     struct rlimit limit;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
         return;
-    room = limit.rlim_max > FIXED_DESCRIPTORS ? limit.rlim_max - FIXED_DESCRIPTORS : 1;
+    if (has_metrics_socket(config))
+        fixed += METRICS_DESCRIPTORS;
+    room = limit.rlim_max > fixed ? limit.rlim_max - fixed : 1;
     if (config->connections + stores <= room)
         return;
     if (stores > room / 2) {
@@ -641,6 +665,8 @@ int config_complete(struct config *config)
     if (!config->socket_path && (r = default_socket(config)))
         return r;
     if (!config->state_dir && (r = default_state_dir(config)))
+        return r;
+    if ((r = check_metrics_socket(config)))
         return r;
     fit_descriptors(config);
     return make_absolute(&config->state_dir);

@@ -74,11 +74,22 @@ enum setting_when {
     X(state_dir, state_dir, PATH, AT_START,                                                                            \
       "$XDG_STATE_HOME/sessiond or ~/.local/state/sessiond, with --system /var/lib/sessiond",                          \
       "the directory of the stores")                                                                                   \
+    X(metrics_socket, metrics_path, PATH, AT_START, "\"\", which is none",                                             \
+      "a socket on which a scraper is told over HTTP (GET /metrics) what sessionctl metrics prints; 107 bytes at "     \
+      "most")                                                                                                          \
     X(log_level, log_level, LEVEL, AT_ONCE, "info", "what is logged: this and what is graver")                         \
     X(administrators, administrators, WHO, AT_ONCE, "[], which is root alone",                                         \
       "who may name another owner (sessionctl --owner)")                                                               \
     X(shared_stores, shared_stores, SHARED, AT_ONCE, "{}",                                                             \
       "the stores that owners share, by name without the @, and who may read, append to and change each")
+
+/* Of the metrics socket; nobody needs to tune these. */
+enum {
+    CONFIG_SCRAPES = 16,       /* connections at a time, */
+    CONFIG_SCRAPES_OF_ONE = 4, /* of one uid */
+    CONFIG_SCRAPE_BYTES = 8192,
+    CONFIG_SCRAPE_SECONDS = 5, /* for a request to come, and for its answer to be taken */
+};
 
 #define CONFIG_COUNT(...) +1
 enum { CONFIG_N_SETTINGS = 0 CONFIG_OTHERS(CONFIG_COUNT) CONFIG_NUMBERS(CONFIG_COUNT) };
@@ -122,10 +133,11 @@ struct shared_stores {
 };
 
 struct config {
-    char *file;        /* owned; the configuration file, as --config has it; NULL: none */
-    bool system;       /* many owners, each peer's uid its own */
-    char *socket_path; /* owned; NULL until config_complete */
-    char *state_dir;   /* owned; NULL until config_complete */
+    char *file;         /* owned; the configuration file, as --config has it; NULL: none */
+    bool system;        /* many owners, each peer's uid its own */
+    char *socket_path;  /* owned; NULL until config_complete */
+    char *state_dir;    /* owned; NULL until config_complete */
+    char *metrics_path; /* owned; NULL or empty: none */
     enum log_level log_level;
     struct who *administrators;          /* owned; NULL: none but root. The loop's, as is the next */
     struct shared_stores *shared_stores; /* owned; NULL: none */

@@ -11,6 +11,7 @@
 #include <uv.h>
 
 #include "net/peer.h"
+#include "net/scrape.h"
 #include "rpc/request.h"
 
 struct registry;
@@ -22,12 +23,13 @@ struct server {
     uv_pipe_t listener;
     uv_pipe_t turned_away; /* a connection for which there was no memory, while it closes, */
     bool turning_away;
-    bool another_waits; /* and the next one */
-    uv_timer_t ticker;  /* looks for stalled connections */
-    uv_timer_t grace;   /* while stopping */
-    uv_check_t flusher; /* after each turn of the loop: writes what has become ready in it */
-    uv_timer_t resumer; /* looks for those that have been paused long enough */
-    uv_idle_t eager;    /* keeps the loop from sleeping while connections are hungry */
+    bool another_waits;   /* and the next one */
+    uv_timer_t ticker;    /* looks for stalled connections */
+    uv_timer_t grace;     /* while stopping */
+    uv_check_t flusher;   /* after each turn of the loop: writes what has become ready in it */
+    uv_timer_t resumer;   /* looks for those that have been paused long enough */
+    uv_idle_t eager;      /* keeps the loop from sleeping while connections are hungry */
+    struct scrape scrape; /* the other socket, for metrics */
     struct peer_maps maps;
     struct list conns;
     struct list dirty;   /* connections with output */

@@ -198,6 +198,8 @@ size_t busiest_read(struct busiest *busiest, enum busiest_whose whose, uid_t uid
     for (size_t i = 0; i < busiest->n; i++)
         if (busiest->places[i].n > 0 && (whose == BUSIEST_OF_ALL || busiest->places[i].uid == uid))
             found[n_found++] = session_at(&busiest->places[i]);
+    if (n_found == 0)
+        return 0;
     qsort(found, n_found, sizeof(*found), compare);
     if (n > n_found)
         n = n_found;

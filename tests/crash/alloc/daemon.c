@@ -292,9 +292,9 @@ static void pack_invalid(struct buf *frames)
 /* What one sweep asks. */
 struct operation {
     const char *name;
-    void (*pack)(struct buf *frames);
-    bool varies; /* its answer is not the same in each process */
-    bool cold;   /* worth a sweep with a store that must be opened first: some 2,000 allocations, alike for all */
+    void (*pack)(struct buf *frames); /* NULL: it is asked over HTTP */
+    bool varies;                      /* its answer is not the same in each process */
+    bool cold; /* worth a sweep with a store that must be opened first: some 2,000 allocations, alike for all */
 };
 
 static const struct operation operations[] = {
@@ -316,6 +316,7 @@ static const struct operation operations[] = {
     {"info", pack_info, true, false},
     {"stats", pack_stats, true, false},
     {"stats of the busiest", pack_stats_top, true, false},
+    {"a scrape", NULL, true, false},
     {"list_sessions", pack_list_sessions, true, false},
     {"list_stores", pack_list_stores, true, true},
     {"recover", pack_recover, false, false},
@@ -328,7 +329,7 @@ static const struct operation operations[] = {
 /* ---- the daemon, in a thread ---- */
 
 static struct {
-    char directory[64], socket[80], state[80], notify[80];
+    char directory[64], socket[80], state[80], notify[80], metrics[80], config[80];
     char *arguments[8];
     int notify_fd;
     pthread_t thread;
@@ -347,19 +348,33 @@ static void *run_daemon(void *unused)
 static void name_files(const char *directory)
 {
     static char program[] = "sessiond", socket_option[] = "--socket", state_option[] = "--state-dir";
-    char *const arguments[] = {program, socket_option, d.socket, state_option, d.state, NULL};
+    static char config_option[] = "--config";
+    char *const arguments[] = {program, socket_option, d.socket, state_option, d.state, config_option, d.config, NULL};
 
     (void)snprintf(d.directory, sizeof(d.directory), "%s", directory);
     (void)snprintf(d.socket, sizeof(d.socket), "%s/s", directory);
     (void)snprintf(d.state, sizeof(d.state), "%s/state", directory);
     (void)snprintf(d.notify, sizeof(d.notify), "%s/n", directory);
+    (void)snprintf(d.metrics, sizeof(d.metrics), "%s/m", directory);
+    (void)snprintf(d.config, sizeof(d.config), "%s/conf", directory);
     memcpy(d.arguments, arguments, sizeof(arguments));
+}
+
+static void write_config(void)
+{
+    char text[128];
+    int fd = open(d.config, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600),
+        size = snprintf(text, sizeof(text), "{\"metrics_socket\": \"%s\"}", d.metrics);
+
+    CHECK(fd >= 0 && write(fd, text, (size_t)size) == size);
+    close(fd);
 }
 
 static void daemon_begin(void)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
 
+    write_config();
     d.notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     CHECK(d.notify_fd >= 0);
     (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", d.notify);
@@ -447,13 +462,13 @@ static void answers_free(struct answers *answers)
         free(answers->texts[i]);
 }
 
-static int dial(void)
+static int dial(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     CHECK(fd >= 0);
-    (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", d.socket);
+    (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
     CHECK(connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
     return fd;
 }
@@ -522,11 +537,41 @@ static void read_answers(int fd, struct answers *answers)
     buf_deinit(&input);
 }
 
+/* One that is answered at all is answered whole. */
+static void ask_http(struct answers *answers)
+{
+    static const char request[] = "GET /metrics HTTP/1.1\r\n\r\n";
+    struct buf answer = BUF_INIT;
+    int fd = dial(d.metrics);
+    struct pollfd pollfd = {.fd = fd, .events = POLLIN};
+    ssize_t n = 1;
+
+    (void)send(fd, request, strlen(request), MSG_NOSIGNAL);
+    while (n > 0) {
+        if (poll(&pollfd, 1, WAIT_MS) != 1)
+            broken("no answer to a scraper, and the connection is open");
+        n = recv(fd, buf_reserve(&answer, 65536), 65536, 0);
+        buf_grow(&answer, n > 0 ? (size_t)n : 0);
+    }
+    buf_append(&answer, "", 1);
+    *answers = (struct answers){.n_requests = 1, .codes = {-1}, .texts = {answer.data}};
+    if (strncmp(answer.data, "HTTP/1.1 200 ", 13) != 0)
+        return;
+    answers->codes[0] = 0;
+    if (!strstr(answer.data, "\nsessiond_uid_bytes{") || answer.data[answer.size - 2] != '\n')
+        broken("a scraper was told half: %.300s", answer.data);
+}
+
 static void ask(const struct operation *operation, struct answers *answers)
 {
     struct buf frames = BUF_INIT;
-    int fd = dial();
+    int fd;
 
+    if (!operation->pack) {
+        ask_http(answers);
+        return;
+    }
+    fd = dial(d.socket);
     next_msgid = 0;
     operation->pack(&frames);
     CHECK(!frames.failed);
