@@ -1,6 +1,6 @@
 /*
  * Inside sessionctl: what its files share. main.c reads the command line by two tables and runs one command;
- * commands.c has those that talk to a daemon, verify.c and run.c those that bring their own. One thread.
+ * commands.c and top.c have those that talk to a daemon, verify.c and run.c those that bring their own. One thread.
  */
 #ifndef SESSIOND_CLI_H
 #define SESSIOND_CLI_H
@@ -20,6 +20,7 @@ struct invocation {
     const char *store;
     struct sessiond_number owner;
     struct sessiond_number limit;
+    struct sessiond_number every, times;
     bool json;
     bool help;
     bool version;
@@ -33,7 +34,14 @@ typedef int command_fn(struct sessiond *client, const struct invocation *invocat
 int ask_daemon(const struct invocation *invocation, command_fn *command);
 
 command_fn command_get, command_add, command_pop, command_clear, command_delete, command_list, command_stores,
-    command_ping, command_info, command_metrics, command_backup, command_recover;
+    command_ping, command_info, command_metrics, command_top, command_backup, command_recover;
+
+/* Says why a call failed. Return: the exit status. */
+int refused(const struct sessiond *client, int r);
+
+/* A text inside quotes, or for a terminal: what could move the cursor is escaped. */
+void print_escaped(struct sessiond_text text);
+void print_json_text(struct sessiond_text text);
 
 /* Commands that ask none. */
 int command_verify(const struct invocation *invocation);

@@ -16,8 +16,7 @@ static const char *const code_names[SESSIOND_N_CODES] = {[SESSIOND_DONE] = "done
 #undef CODE_NAME
 };
 
-/* Says why a call failed. Return: the exit status. */
-static int refused(const struct sessiond *client, int r)
+int refused(const struct sessiond *client, int r)
 {
     const struct sessiond_error *error = sessiond_last_error(client);
     bool gone = r == -ECONNRESET || r == -ECONNREFUSED || r == -ETIMEDOUT || r == -EPIPE;
@@ -55,8 +54,13 @@ int ask_daemon(const struct invocation *invocation, command_fn *command)
 
 /* ---- printing ---- */
 
-/* A text inside quotes, or for a terminal: what could move the cursor is escaped. */
-static void print_escaped(struct sessiond_text text)
+/* The bytes of U+0080 to U+009F, which some terminals obey as they do ESC. */
+static bool is_control(struct sessiond_text text, size_t i)
+{
+    return (unsigned char)text.data[i] == 0xc2 && i + 1 < text.size && ((unsigned char)text.data[i + 1] & 0xe0) == 0x80;
+}
+
+void print_escaped(struct sessiond_text text)
 {
     for (size_t i = 0; i < text.size; i++) {
         unsigned char c = (unsigned char)text.data[i];
@@ -65,12 +69,14 @@ static void print_escaped(struct sessiond_text text)
             (void)printf("\\%c", c);
         else if (c < 0x20 || c == 0x7f)
             (void)printf("\\u%04x", c);
+        else if (is_control(text, i))
+            (void)printf("\\u%04x", (unsigned char)text.data[++i]);
         else
             (void)putchar(c);
     }
 }
 
-static void print_json_text(struct sessiond_text text)
+void print_json_text(struct sessiond_text text)
 {
     (void)putchar('"');
     print_escaped(text);

@@ -5,7 +5,7 @@ _sessionctl() {
     case $before in
     --socket) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
     --store) mapfile -t COMPREPLY < <(compgen -W "$(sessionctl stores 2>/dev/null | cut -d' ' -f1)" -- "$word") && return ;;
-    --limit) return ;;
+    --owner | --limit | --every | --times) return ;;
     esac
     if [[ $word = -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(sessionctl --help | grep -oE '^  --[a-z]+')" -- "$word")
@@ -13,7 +13,7 @@ _sessionctl() {
     fi
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
-        --socket | --store | --owner | --limit) ((i++)) ;;
+        --socket | --store | --owner | --limit | --every | --times) ((i++)) ;;
         -*) ;;
         backup | verify | add) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
         *) return ;;

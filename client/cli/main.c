@@ -17,6 +17,8 @@ enum flag_bit {
     FLAG_HELP = 1 << 4,
     FLAG_VERSION = 1 << 5,
     FLAG_OWNER = 1 << 6,
+    FLAG_EVERY = 1 << 7,
+    FLAG_TIMES = 1 << 8,
 };
 
 static int set_true(void *into, const char *value)
@@ -60,6 +62,10 @@ static const struct flag {
     {"--owner", "UID", FLAG_OWNER, offsetof(struct invocation, owner), set_number,
      "whose stores (for administrators; the daemon's log notes it)"},
     {"--limit", "N", FLAG_LIMIT, offsetof(struct invocation, limit), set_number, "only the latest N items"},
+    {"--every", "SECONDS", FLAG_EVERY, offsetof(struct invocation, every), set_number,
+     "how long top waits between two looks (default: 1)"},
+    {"--times", "N", FLAG_TIMES, offsetof(struct invocation, times), set_number,
+     "print N pages of top, one below the other, and end (0: go on)"},
     {"--json", NULL, FLAG_JSON, offsetof(struct invocation, json), set_true, "all of the answer, as one JSON object"},
     {"--help", NULL, FLAG_HELP, offsetof(struct invocation, help), set_true, "this text, or that of a command"},
     {"--version", NULL, FLAG_VERSION, offsetof(struct invocation, version), set_true, "of this program"},
@@ -99,6 +105,15 @@ static const struct command {
     {"metrics", "", 0, 0, FLAG_SOCKET, command_metrics, NULL, "rates, latencies, queues and use, for Prometheus",
      "Counters since the daemon's start, in Prometheus' text format. On a daemon of many users, administrators see\n"
      "all of it, and everybody else what concerns himself.\n"},
+    {"top", "", 0, 0, FLAG_SOCKET | FLAG_JSON | FLAG_EVERY | FLAG_TIMES, command_top, NULL,
+     "a live screen: rates, latencies, queues, busy uids and sessions",
+     "What happened since the last look, each second; first, what did since the daemon's start. `q` or Ctrl-C ends "
+     "it.\n"
+     "Where stdout is no terminal, and with --json, it is one page of what happens in a second. SESSION shows the "
+     "store,\n"
+     "with an @ if it is shared, and the session's id; \"lately\" is the number of requests, halved every ten seconds. "
+     "On\n"
+     "a daemon of many users, administrators see all of it, and everybody else what concerns himself.\n"},
     {"recover", "", 0, 0, OF_A_STORE, command_recover, NULL, "accept that a store has less than was acknowledged",
      "A store that lost something (a damaged log, an old copy put back) refuses changes as rolled_back, and `get`\n"
      "shows what it has. When you have looked, and there is no better copy, this lets it go on.\n"},
