@@ -10,44 +10,44 @@
 _Static_assert(BUSIEST_SESSIONS < UINT16_MAX, "places are counted from 1 in 16 bits");
 _Static_assert(PROTO_STORE_MAX + 1 <= UINT8_MAX && PROTO_SESSION_MAX <= UINT8_MAX, "sizes of names have 8 bits");
 
-/* ---- the heap: a place's rank is not lower than that of the one above it ---- */
+/* ---- the heap: no rank is lower than the one above it ---- */
 
-static uint64_t rank_at(const struct busiest *busiest, size_t at)
+static void put(struct busiest *busiest, size_t at, uint64_t rank, uint16_t place)
 {
-    return busiest->places[busiest->heap[at]].rank;
+    busiest->heap[at].rank = rank;
+    busiest->heap[at].place = place;
+    busiest->at[place] = (uint16_t)at;
 }
 
-static void put(struct busiest *busiest, size_t at, uint16_t place)
+static void move(struct busiest *busiest, size_t to, size_t from)
 {
-    busiest->heap[at] = place;
-    busiest->places[place].at = (uint16_t)at;
+    put(busiest, to, busiest->heap[from].rank, busiest->heap[from].place);
 }
 
-/* The place at `at` has a higher rank than before. */
+/* What is at `at` has one request more. */
 static void sink(struct busiest *busiest, size_t at)
 {
-    uint16_t place = busiest->heap[at];
-    uint64_t rank = busiest->places[place].rank;
+    uint64_t rank = busiest->heap[at].rank + 1;
+    uint16_t place = busiest->heap[at].place;
 
     for (size_t below = 2 * at + 1; below < busiest->n; below = 2 * at + 1) {
-        if (below + 1 < busiest->n && rank_at(busiest, below + 1) < rank_at(busiest, below))
-            below++;
-        if (rank_at(busiest, below) >= rank)
+        below += below + 1 < busiest->n && busiest->heap[below + 1].rank < busiest->heap[below].rank;
+        if (busiest->heap[below].rank >= rank)
             break;
-        put(busiest, at, busiest->heap[below]);
+        move(busiest, at, below);
         at = below;
     }
-    put(busiest, at, place);
+    put(busiest, at, rank, place);
 }
 
-/* A new place, of rank 0: it goes to the top. */
-static void rise(struct busiest *busiest, size_t at)
+/* A place that was free goes to the top, with no requests yet. */
+static void add(struct busiest *busiest, uint16_t place)
 {
-    uint16_t place = busiest->heap[at];
+    size_t at = busiest->n++;
 
     for (; at > 0; at = (at - 1) / 2)
-        put(busiest, at, busiest->heap[(at - 1) / 2]);
-    put(busiest, 0, place);
+        move(busiest, at, (at - 1) / 2);
+    put(busiest, 0, 0, place);
 }
 
 /* ---- the chains: places by their hash ---- */
@@ -101,7 +101,7 @@ static void halve(struct busiest *busiest, uint64_t now_us)
         busiest->halved_us = now_us;
     busiest->halved_us += n * BUSIEST_HALVING_US;
     for (size_t i = 0; shift > 0 && i < busiest->n; i++) { /* which leaves the heap in its order */
-        busiest->places[i].rank >>= shift;
+        busiest->heap[i].rank >>= shift;
         busiest->places[i].n >>= shift;
     }
 }
@@ -112,14 +112,12 @@ static struct busy_place *take_place(struct busiest *busiest)
     struct busy_place *place;
 
     if (busiest->n == BUSIEST_SESSIONS) {
-        place = &busiest->places[busiest->heap[0]];
+        place = &busiest->places[busiest->heap[0].place];
         unchain(busiest, place);
         return place;
     }
     place = &busiest->places[busiest->n];
-    put(busiest, busiest->n, (uint16_t)busiest->n);
-    busiest->n++;
-    rise(busiest, busiest->n - 1);
+    add(busiest, (uint16_t)busiest->n);
     return place;
 }
 
@@ -153,8 +151,7 @@ void busiest_count(struct busiest *busiest, uid_t uid, struct slice store, struc
     if (!place)
         place = begin(busiest, hash, uid, store, session);
     place->n++;
-    place->rank++;
-    sink(busiest, place->at);
+    sink(busiest, busiest->at[place - busiest->places]);
 }
 
 /* ---- reading ---- */

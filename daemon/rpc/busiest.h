@@ -38,15 +38,17 @@ struct busy_session {
 struct busiest {
     struct busy_place {
         uint64_t hash;
-        uint64_t rank;  /* by which it keeps its place: its requests, and those of whom it took it from */
         uint64_t n;     /* its requests */
         uint16_t chain; /* the next place with a hash alike, counted from 1; 0: none */
-        uint16_t at;    /* in the heap */
         uid_t uid;
         uint8_t store_size, session_size;
         char names[BUSIEST_NAME_MAX]; /* the store's, then the session's */
     } places[BUSIEST_SESSIONS];
-    uint16_t heap[BUSIEST_SESSIONS]; /* places; the one of the lowest rank first */
+    struct {
+        uint64_t rank; /* by which a place is kept: its requests, and those of whom it was taken from */
+        uint16_t place;
+    } heap[BUSIEST_SESSIONS];        /* the lowest rank first */
+    uint16_t at[BUSIEST_SESSIONS];   /* where in the heap a place is */
     uint16_t chains[BUSIEST_CHAINS]; /* their first places, counted from 1 */
     size_t n;                        /* places taken */
     uint64_t halved_us;              /* monotonic: when the numbers were halved last; 0: never counted */
