@@ -195,17 +195,17 @@ def test_output_that_cannot_be_written_is_an_error(daemon: Daemon) -> None:
 
 # --- usage -------------------------------------------------------------------------------------
 
-COMMANDS = "get add pop clear delete list stores ping info recover backup verify run".split()
+COMMANDS = "get add pop clear delete list stores ping info metrics top recover backup verify run".split()
 
 
 def test_help() -> None:
     text = done("--help").decode()
-    for word in [*COMMANDS, "--socket", "--store", "--json", "--limit"]:
+    for word in [*COMMANDS, "--socket", "--store", "--json", "--limit", "--every", "--times"]:
         assert word in text
     for command in COMMANDS:
         text = done(command, "--help").decode()
         assert text.startswith(f"sessionctl {command} ")
-        assert ("--owner" in text) == (command not in "verify run".split())
+        assert ("--owner" in text) == (command not in "metrics top verify run".split())
         assert ("--store" in text) == (command in "get add pop clear delete list recover backup".split())
     assert done("--version").startswith(b"sessionctl ")
 
@@ -231,6 +231,7 @@ def test_help() -> None:
         ["get", "s", "--limit", ""],
         ["get", "s", "--limit", "9007199254740992"],
         ["ping", "--limit", "1"],
+        ["metrics", "--times", "1"],
         ["stores", "--store", "x"],
         ["verify", "x", "--owner", "1"],
         ["list", "--owner", "alice"],

@@ -269,6 +269,7 @@ def test_half_a_request_is_given_up(scraped: Callable[..., Scraped]) -> None:
 
 def test_who_hangs_up_is_forgotten(scraped: Callable[..., Scraped]) -> None:
     daemon = scraped()
+    charged = bytes_of_mine(daemon)
     for _ in range(3 * PLACES):
         connect(daemon.metrics).close()
         with connect(daemon.metrics) as link:
@@ -277,6 +278,11 @@ def test_who_hangs_up_is_forgotten(scraped: Callable[..., Scraped]) -> None:
             link.sendall(REQUEST)
     wait_until("there is a place", lambda: answer(daemon.metrics)[0] == 200)
     wait_until("the others are gone", lambda: daemon.connections() == 0)
+    assert bytes_of_mine(daemon) == charged
+
+
+def bytes_of_mine(daemon: Daemon) -> str:
+    return re.findall(rf'^sessiond_uid_bytes{{uid="{os.getuid()}"}} (\d+)$', stats(daemon.socket), re.M)[0]
 
 
 def test_one_uid_has_so_many_connections_and_no_more(scraped: Callable[..., Scraped]) -> None:
@@ -294,15 +300,20 @@ def test_one_uid_has_so_many_connections_and_no_more(scraped: Callable[..., Scra
     assert answer(daemon.metrics)[0] == 200
 
 
+def take_all_places(daemon: Scraped, stack: contextlib.ExitStack) -> list[socket.socket]:
+    links = []
+    for uid in range(20001, 20001 + PLACES // PLACES_OF_ONE):
+        with being(uid):
+            links += [stack.enter_context(connect(daemon.metrics)) for _ in range(PLACES_OF_ONE)]
+    wait_until("all places are taken", lambda: daemon.connections() == PLACES)
+    return links
+
+
 @as_root
 def test_who_comes_when_all_places_are_taken_waits(scraped: Callable[..., Scraped]) -> None:
     daemon = scraped("--system")
     with contextlib.ExitStack() as stack:
-        links = []
-        for uid in range(20001, 20001 + PLACES // PLACES_OF_ONE):
-            with being(uid):
-                links += [stack.enter_context(connect(daemon.metrics)) for _ in range(PLACES_OF_ONE)]
-        wait_until("all places are taken", lambda: daemon.connections() == PLACES)
+        links = take_all_places(daemon, stack)
         waiting = [stack.enter_context(connect(daemon.metrics)) for _ in range(2)]
         for link in waiting:
             link.sendall(REQUEST)
@@ -360,6 +371,18 @@ def test_a_stop_does_not_wait_for_scrapers(scraped: Callable[..., Scraped]) -> N
         daemon.stop()
         assert (read_all(silent), read_all(half)) == (b"", b"")
     assert not os.path.exists(daemon.metrics)
+
+
+@as_root
+def test_a_stop_closes_those_that_wait_as_well(scraped: Callable[..., Scraped]) -> None:
+    daemon = scraped("--system")
+    with contextlib.ExitStack() as stack:
+        links = take_all_places(daemon, stack)
+        links += [stack.enter_context(connect(daemon.metrics)) for _ in range(3)]
+        links[-1].sendall(REQUEST)
+        ping(daemon.socket)
+        daemon.stop()
+        assert {read_all(link) for link in links} == {b""}
 
 
 def test_after_a_crash_the_socket_is_made_anew(scraped: Callable[..., Scraped]) -> None:
