@@ -107,13 +107,11 @@ static const struct command {
      "all of it, and everybody else what concerns himself.\n"},
     {"top", "", 0, 0, FLAG_SOCKET | FLAG_JSON | FLAG_EVERY | FLAG_TIMES, command_top, NULL,
      "a live screen: rates, latencies, queues, busy uids and sessions",
-     "What happened since the last look, each second; first, what did since the daemon's start. `q` or Ctrl-C ends "
-     "it.\n"
-     "Where stdout is no terminal, and with --json, it is one page of what happens in a second. SESSION shows the "
-     "store,\n"
-     "with an @ if it is shared, and the session's id; \"lately\" is the number of requests, halved every ten seconds. "
-     "On\n"
-     "a daemon of many users, administrators see all of it, and everybody else what concerns himself.\n"},
+     "What happened since the last look, each second; first, what did since the daemon's start. `q` or Ctrl-C\n"
+     "ends it. Where stdout is no terminal, and with --json, it is one page of what happens in a second, as lines\n"
+     "or as an object on one line. SESSION shows the store, with an @ if it is shared, and the session's id;\n"
+     "\"lately\" is the number of requests, halved every ten seconds. On a daemon of many users, administrators see\n"
+     "all of it, and everybody else what concerns himself.\n"},
     {"recover", "", 0, 0, OF_A_STORE, command_recover, NULL, "accept that a store has less than was acknowledged",
      "A store that lost something (a damaged log, an old copy put back) refuses changes as rolled_back, and `get`\n"
      "shows what it has. When you have looked, and there is no better copy, this lets it go on.\n"},

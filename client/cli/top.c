@@ -49,12 +49,12 @@ struct top {
     size_t n_busy;
 
     bool json;
-    bool asking;                 /* an answer is to come */
-    bool has_looked;             /* `last` and the rest are there */
-    bool since_start;            /* `change` is all since the daemon's start */
-    bool over;                   /* and with what: */
-    int status;                  /* */
-    int signal;                  /* that ended it; 0: none did */
+    bool asking;      /* an answer is to come */
+    bool has_looked;  /* `last` and the rest are there */
+    bool since_start; /* `change` is all since the daemon's start */
+    bool over;
+    int status;                  /* of the program, when it is over, */
+    int signal;                  /* and the one that ended it; 0: none did */
     char trouble[TROUBLE_BYTES]; /* why there is no answer at the moment; empty: there is one */
 };
 
@@ -93,7 +93,7 @@ static struct shown show_scaled(double value, double step, const char *const uni
         i++;
     }
     (void)snprintf(shown.text, sizeof(shown.text),
-                   value < 9.95 && (i > 0 || value != floor(value)) ? "%.1f%s" : "%.0f%s", value, units[i]);
+                   value < 9.95 && (i > 0 || value != (double)(long)value) ? "%.1f%s" : "%.0f%s", value, units[i]);
     return shown;
 }
 
@@ -555,6 +555,14 @@ static void end_by_signal(int number)
     (void)raise(number);
 }
 
+/* A terminal that can draw a page in place. */
+static bool is_terminal(void)
+{
+    const char *term = getenv("TERM");
+
+    return isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && !(term && strcmp(term, "dumb") == 0);
+}
+
 static int read_flags(struct top *top, const struct invocation *invocation)
 {
     struct sessiond_number every = invocation->every, times = invocation->times;
@@ -563,7 +571,7 @@ static int read_flags(struct top *top, const struct invocation *invocation)
         return complain(EXIT_USAGE, "--every takes 1 to %d seconds", EVERY_MAX);
     top->every_ms = (every.given ? every.value : 1) * 1000;
     top->json = invocation->json;
-    top->screen.is_live = !top->json && !times.given && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+    top->screen.is_live = !top->json && !times.given && is_terminal();
     top->times = times.given ? times.value : top->screen.is_live ? 0 : 1;
     return 0;
 }

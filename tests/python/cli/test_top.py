@@ -159,7 +159,7 @@ def test_output_that_cannot_be_written_is_an_error(daemon: Daemon) -> None:
 class Terminal:
     """`sessionctl top` on a terminal of its own."""
 
-    def __init__(self, *arguments: str, rows: int = 40) -> None:
+    def __init__(self, *arguments: str, rows: int = 40, **environment: str) -> None:
         self._ours, self._theirs = pty.openpty()
         self.before = self.mode()
         self.resize(rows)
@@ -168,6 +168,7 @@ class Terminal:
             stdin=self._theirs,
             stdout=self._theirs,
             stderr=self._theirs,
+            env={**os.environ, "TERM": "xterm", **environment},
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
@@ -217,8 +218,8 @@ class Terminal:
 def terminal(daemon: Daemon) -> Iterator[Callable[..., Terminal]]:
     with contextlib.ExitStack() as stack:
 
-        def make(*arguments: str, rows: int = 40) -> Terminal:
-            made = Terminal(*arguments, rows=rows)
+        def make(*arguments: str, rows: int = 40, **environment: str) -> Terminal:
+            made = Terminal(*arguments, rows=rows, **environment)
             stack.callback(made.close)
             return made
 
@@ -235,6 +236,12 @@ def test_the_screen_shows_at_once_what_was_and_then_what_is(daemon: Daemon, term
     screen.press(b"x")  # means nothing
     screen.press(b"q")
     screen.expect_end(DONE)
+
+
+def test_a_dumb_terminal_is_none(terminal: Callable[..., Terminal]) -> None:
+    screen = terminal(TERM="dumb")
+    wait_until("it ends", lambda: (screen.read(), screen.process.poll())[1] is not None)
+    assert b"METHOD" in screen.read() and b"\x1b" not in screen.shown
 
 
 def test_ctrl_c_ends_it(terminal: Callable[..., Terminal]) -> None:
