@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -60,6 +62,76 @@ def test_reading_in_one_go_equals_reading_one_by_one(batch: list[dict[str, Any]]
 def test_odd_texts_read_in_one_go_as_alone(text: str) -> None:
     alone = json.loads(text)
     assert repr(decode_items([text, "{}", text])) == repr([alone, {}, alone])
+
+
+# ---- pydantic's decoder, which is used where it is loaded ----
+
+numbers = st.from_regex(r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
+escapes = st.sampled_from(
+    ["\\ud800", "\\udfff", "\\uD83D\\uDE00", "\\u0000", "\\/", "\\n", "\\u00e4", "ä", "\U0001f309", "x"]
+)
+strings = st.lists(escapes, max_size=4).map(lambda parts: f'"{"".join(parts)}"')
+texts_of_any_kind = st.recursive(
+    numbers | strings | st.sampled_from(["true", "false", "null", "-0", "1e400", "9" * 4301]),
+    lambda children: (
+        st.lists(children).map(lambda values: f"[ {' , '.join(values)} ]")
+        | st.lists(st.tuples(strings, children)).map(
+            lambda pairs: "{" + ",".join(f"{name} :\t{value}" for name, value in pairs) + "}"
+        )
+    ),
+    max_leaves=10,
+)
+
+
+def read_by(decode: Any, text: str) -> str:
+    try:
+        return repr(decode(text))
+    except ValueError:
+        return "refused"
+
+
+@settings(max_examples=200)
+@given(texts_of_any_kind)
+def test_every_text_is_read_as_the_standard_library_reads_it(text: str) -> None:
+    assert "pydantic_core" in sys.modules
+    assert read_by(lambda t: decode_items(["{}", t]), text) == read_by(lambda t: [{}, json.loads(t)], text)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What json.loads is given."""
+    seen: list[str] = []
+    loads = json.loads
+    monkeypatch.setattr("json.loads", lambda text: seen.append(text) or loads(text))
+    yield seen
+
+
+def test_pydantics_decoder_is_used_if_it_is_there(counted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    decode_items(["{}"])
+    counted.clear()
+    assert decode_items(['{"a":1}', "{}"]) == [{"a": 1}, {}] and counted == []
+    monkeypatch.delitem(sys.modules, "pydantic_core")
+    assert decode_items(['{"a":1}', "{}"]) == [{"a": 1}, {}] and counted == ['[{"a":1},{}]']
+    assert "pydantic_core" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "text", ['{"s":"\\ud800"}', '{"deep":' + "[" * 300 + "]" * 300 + "}"], ids=["surrogate", "deep"]
+)
+def test_what_it_refuses_is_read_by_json(counted: list[str], text: str) -> None:
+    alone = json.loads(text)
+    assert decode_items(["{}", text]) == [{}, alone]
+    assert f"[{{}},{text}]" in counted
+
+
+def test_a_decoder_that_reads_numbers_otherwise_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lossy:
+        @staticmethod
+        def from_json(text: str) -> Any:
+            return json.loads(text, parse_int=float)
+
+    monkeypatch.setitem(sys.modules, "pydantic_core", Lossy)  # type: ignore[arg-type]
+    assert repr(decode_items(['{"n":36893488147419103232}'])) == "[{'n': 36893488147419103232}]"
 
 
 def test_each_reading_gives_fresh_objects() -> None:

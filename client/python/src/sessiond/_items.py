@@ -6,13 +6,19 @@ which UTF-8 cannot carry, is written with ASCII escapes instead, and reads back 
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
-from collections.abc import Sequence
-from typing import Any
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from .errors import UnreadableItemError
 
 Item = dict[str, Any]
+Decoder = Callable[[str], Any]
+
+NUMBERS = "[-0, -0.0, 1.0, 36893488147419103232, 1e400, 5e-324, 0.1, 2.2250738585072011e-308, 9007199254740993.0]"
 
 _compact = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _escaped = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
@@ -48,10 +54,31 @@ def _is_utf8(text: str) -> bool:
 
 def decode_items(texts: list[str]) -> list[Any]:
     """Fresh objects for stored texts. Raises UnreadableItemError for the first that Python cannot represent."""
+    whole = f"[{','.join(texts)}]"
+    quick = _quick_decoder()
+    if quick is not None:
+        with contextlib.suppress(ValueError, TypeError):
+            return quick(whole)  # type: ignore[no-any-return]
     try:
-        return json.loads(f"[{','.join(texts)}]")  # type: ignore[no-any-return]
+        return json.loads(whole)  # type: ignore[no-any-return]
     except (ValueError, RecursionError):
         return [decode_item(text, index) for index, text in enumerate(texts)]
+
+
+def _quick_decoder() -> Decoder | None:
+    """pydantic's, where it is loaded anyway: the SDK needs it. It reads as json.loads does, or refuses: a lone surrogate,
+    deep nesting."""
+    decoder = cast("Decoder | None", getattr(sys.modules.get("pydantic_core"), "from_json", None))
+    return decoder if decoder is not None and _reads_alike(decoder) else None
+
+
+@functools.cache
+def _reads_alike(decoder: Decoder) -> bool:
+    """Early versions round numbers otherwise."""
+    try:
+        return repr(decoder(NUMBERS)) == repr(json.loads(NUMBERS))
+    except (ValueError, TypeError):
+        return False
 
 
 def decode_item(text: str, index: int = 0) -> Any:
