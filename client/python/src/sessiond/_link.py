@@ -32,41 +32,41 @@ RECEIVE_BYTES = 128 * 1024
 class Waiter:
     """One request that was handed to a link: who waits, and for what."""
 
-    __slots__ = ("_answer", "_future", "_loss", "instance", "is_change", "sent")
+    __slots__ = ("_loss", "answer", "future", "instance", "is_change", "sent")
 
-    def __init__(self, is_change: bool, instance: str | None) -> None:
+    def __init__(self, future: asyncio.Future[None], is_change: bool, instance: str | None) -> None:
+        self.future = future
+        """Done when the outcome is there. A cancelled caller leaves it cancelled, and the methods make another."""
         self.is_change = is_change
         self.instance = instance
         self.sent = False
         """The whole of it: the daemon may have carried it out."""
-        self._answer: Answer | None = None
+        self.answer: Answer | None = None
         self._loss: Lost | None = None
-        self._future: asyncio.Future[None] | None = None
 
     def settle(self, answer: Answer | None, loss: Lost | None) -> None:
-        self._answer, self._loss = answer, loss
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
+        self.answer, self._loss = answer, loss
+        if not self.future.done():
+            self.future.set_result(None)
 
     async def outcome(self) -> Answer:
         """The answer; raises Lost if there will be none. May be cancelled, and then awaited again."""
-        while self._answer is None:
+        while self.answer is None:
             if self._loss is not None:
                 raise self._loss
-            self._future = asyncio.get_running_loop().create_future()
-            await self._future
-        return self._answer
+            await self._undone()
+        return self.answer
 
-    async def last(self) -> asyncio.CancelledError | None:
-        """Wait until the outcome is there, however often the caller is cancelled. Return the first cancellation."""
-        cancellation: asyncio.CancelledError | None = None
-        while self._answer is None and self._loss is None:
-            self._future = asyncio.get_running_loop().create_future()
-            try:
-                await self._future
-            except asyncio.CancelledError as error:
-                cancellation = cancellation or error
-        return cancellation
+    async def last(self) -> None:
+        """Wait until the outcome is there, however often the caller is cancelled."""
+        while self.answer is None and self._loss is None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._undone()
+
+    def _undone(self) -> asyncio.Future[None]:
+        if self.future.done():
+            self.future = asyncio.get_running_loop().create_future()
+        return self.future
 
 
 class Link:
@@ -123,15 +123,19 @@ class Link:
 
     def send(self, request: Request[Any]) -> Waiter:
         """Hand a request to the socket, at once as far as it takes it."""
-        self._msgid = (self._msgid + 1) % 2**32
-        waiter = Waiter(request.key is not None, self.instance)
-        self._mind_silence()
-        self._waiting[self._msgid] = waiter
-        self._outbox.append((memoryview(request.frame(self._msgid)), waiter))
+        loop = asyncio.get_running_loop()
+        self._msgid = msgid = (self._msgid + 1) % 2**32
+        waiter = Waiter(loop.create_future(), request.key is not None, self.instance)
+        if not self._waiting:
+            self._heard = time.monotonic()
+        if not self._watched:
+            self._look_in(loop, self._silence_seconds)
+        self._waiting[msgid] = waiter
+        self._outbox.append((memoryview(request.frame(msgid)), waiter))
         if len(self._outbox) == 1:
             self._flush()
             if self._outbox and self._sock is not None:
-                asyncio.get_running_loop().add_writer(self._sock.fileno(), self._on_writable)
+                loop.add_writer(self._sock.fileno(), self._on_writable)
         return waiter
 
     def _flush(self) -> None:
@@ -184,17 +188,13 @@ class Link:
 
     # ---- silence ----
 
-    def _mind_silence(self) -> None:
-        """One timer per link, not per call: it looks now and then whether calls wait and no byte comes or goes."""
-        if not self._waiting:
-            self._heard = time.monotonic()
-        if not self._watched:
-            self._look_in(self._silence_seconds)
+    def _look_in(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        """One timer per link, not per call: it looks now and then whether calls wait and no byte comes or goes.
 
-    def _look_in(self, seconds: float) -> None:
-        """The timer's handle is not kept: it would refer to the loop. Where nothing waits when it fires, it ends."""
+        The timer's handle is not kept: it would refer to the loop. Where nothing waits when it fires, it ends.
+        """
         self._watched = True
-        asyncio.get_running_loop().call_later(seconds, self._look)
+        loop.call_later(seconds, self._look)
 
     def _look(self) -> None:
         self._watched = False
@@ -204,7 +204,7 @@ class Link:
         if left <= 0:
             self.close(f"the daemon was silent for {self._silence_seconds:g} seconds")
         else:
-            self._look_in(left)
+            self._look_in(asyncio.get_running_loop(), left)
 
     # ---- closing ----
 

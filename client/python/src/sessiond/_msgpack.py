@@ -5,7 +5,7 @@ No state; any thread, except that one `Unpacker` belongs to one connection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import msgpack  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
@@ -13,12 +13,20 @@ import msgpack  # type: ignore[import-untyped]  # pyright: ignore[reportMissingT
 BUFFER_MAX = 256 * 1024 * 1024
 """More than any answer: one item of 64 MiB, or 4 MiB of items."""
 
+Incomplete = cast("type[Exception]", msgpack.OutOfData)
+
 
 class Unpacker(Protocol):
     """Bytes in as they come, whole values out."""
 
     def feed(self, next_bytes: bytes | bytearray | memoryview) -> None: ...
-    def __iter__(self) -> Iterator[Any]: ...
+    def unpack(self) -> Any:
+        """The next value. Raises Incomplete if it is not there yet."""
+        ...
+
+    def tell(self) -> int:
+        """How many of the bytes were read."""
+        ...
 
 
 pack = cast(Callable[[object], bytes], msgpack.packb)

@@ -52,7 +52,7 @@ PROGRAM_NAME_MAX = 100
 class Request(Generic[T]):
     """One call, ready to be sent on any connection. Immutable."""
 
-    __slots__ = ("_body", "decode", "items", "key", "method")
+    __slots__ = ("_body", "decode", "items", "key", "method", "size")
 
     def __init__(
         self, method: str, params: dict[str, Any], decode: Callable[[dict[str, Any]], T], key: str | None = None
@@ -63,12 +63,9 @@ class Request(Generic[T]):
         self.decode = decode
         self.items = len(params.get("items", ()))
         """How many it carries."""
-        self._body = _msgpack.pack(method) + _msgpack.pack([params])
-
-    @property
-    def size(self) -> int:
+        self._body = _msgpack.pack([method, [params]])[1:]
+        self.size = FRAME_HEAD_MAX + len(self._body)
         """Bytes of the longest frame that `frame` makes."""
-        return FRAME_HEAD_MAX + len(self._body)
 
     def frame(self, msgid: int) -> bytes:
         """The bytes to send: the message [0, msgid, method, params]."""
@@ -87,9 +84,13 @@ def new_key() -> str:
     return (time.time_ns() // 1_000_000).to_bytes(6, "big").hex() + os.urandom(10).hex()
 
 
-def _given(**params: Any) -> dict[str, Any]:
-    """The parameters that were given, in the order of the protocol."""
-    return {name: value for name, value in params.items() if value is not None}
+def _params(own: dict[str, Any] | None = None, /, **optional: Any) -> dict[str, Any]:
+    """The parameters that were given, in the order of the protocol. Takes `own`."""
+    params: dict[str, Any] = {} if own is None else own
+    for name, value in optional.items():
+        if value is not None:
+            params[name] = value
+    return params
 
 
 def _texts(items: Sequence[str]) -> list[str]:
@@ -122,8 +123,16 @@ def get_items(
     with_meta: bool = False,
     store: str | None = None,
 ) -> Request[Items]:
-    selection = _given(limit=limit, after=after, before=before, max_bytes=max_bytes, if_epoch=if_epoch)
-    params = {"session": session} | selection | _given(with_meta=with_meta or None, store=store)
+    params = _params(
+        {"session": session},
+        limit=limit,
+        after=after,
+        before=before,
+        max_bytes=max_bytes,
+        if_epoch=if_epoch,
+        with_meta=with_meta or None,
+        store=store,
+    )
     return Request("get_items", params, _items)
 
 
@@ -144,7 +153,7 @@ def _items(r: dict[str, Any]) -> Items:
 def list_sessions(
     *, after: str | None = None, limit: int | None = None, prefix: str | None = None, store: str | None = None
 ) -> Request[SessionList]:
-    return Request("list_sessions", _given(after=after, limit=limit, prefix=prefix, store=store), _session_list)
+    return Request("list_sessions", _params(after=after, limit=limit, prefix=prefix, store=store), _session_list)
 
 
 def _session_list(r: dict[str, Any]) -> SessionList:
@@ -168,7 +177,7 @@ def _stores(r: dict[str, Any]) -> list[StoreInfo]:
 
 def hello(*, client: str | None = None, protocol: Sequence[int] | None = None) -> Request[Hello]:
     versions = list(protocol) if protocol is not None else None
-    return Request("hello", _given(client=client, protocol=versions), _hello)
+    return Request("hello", _params(client=client, protocol=versions), _hello)
 
 
 def _hello(r: dict[str, Any]) -> Hello:
@@ -215,8 +224,8 @@ def _change(
 ) -> Request[T]:
     if key is None:
         key = new_key()
-    common = _given(key=key, digest=digest, if_revision=if_revision, if_epoch=if_epoch, store=store)
-    return Request(method, own | common, decode, key)
+    params = _params(own, key=key, digest=digest, if_revision=if_revision, if_epoch=if_epoch, store=store)
+    return Request(method, params, decode, key)
 
 
 def _besides(items: Sequence[str], meta: Sequence[str | None] | None) -> dict[str, Any]:
@@ -242,7 +251,7 @@ def _added(r: dict[str, Any]) -> Added:
 
 
 def pop_item(session: str, *, with_meta: bool = False, **change: Unpack[Change]) -> Request[Popped]:
-    return _change("pop_item", _popped, _given(session=session, with_meta=with_meta or None), **change)
+    return _change("pop_item", _popped, _params({"session": session}, with_meta=with_meta or None), **change)
 
 
 def _popped(r: dict[str, Any]) -> Popped:
@@ -265,7 +274,7 @@ def replace_items(
     meta: Sequence[str | None] | None = None,
     **change: Unpack[Change],
 ) -> Request[Replaced]:
-    own = _given(session=session, from_seq=from_seq) | _besides(items, meta)
+    own = _params({"session": session}, from_seq=from_seq) | _besides(items, meta)
     return _change("replace_items", _replaced, own, **change)
 
 

@@ -6,8 +6,8 @@ connection.
 
 from __future__ import annotations
 
+import math
 import socket
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from . import _msgpack, _paths
@@ -15,6 +15,9 @@ from ._requests import Request
 from ._retry import Lost
 from .errors import TooLargeError, from_wire
 from .types import Hello
+
+
+NO_LIMIT = math.inf
 
 
 class Answer(NamedTuple):
@@ -30,19 +33,25 @@ class Inbox:
 
     def __init__(self) -> None:
         self._unpacker = _msgpack.unpacker()
+        self._fed = 0
         self._farewell: str | None = None
 
     def feed(self, data: bytes | memoryview) -> list[Answer]:
         """The answers that are complete with these bytes. Raises Lost for bytes that are no answer."""
         answers: list[Answer] = []
+        unpacker = self._unpacker
+        self._fed += len(data)
         try:
-            self._unpacker.feed(data)
-            for message in self._unpacker:
+            unpacker.feed(data)
+            while unpacker.tell() < self._fed:
+                message = unpacker.unpack()
                 if message[0] == 1:
                     _, msgid, error, result = message
                     answers.append(Answer(msgid, error, result))
                 elif message[0] == 2 and message[1] == "error":
                     self._farewell = str(from_wire(message[2][0]))
+        except _msgpack.Incomplete:
+            pass
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise Lost(f"the daemon sent something else than an answer: {error!r}") from error
         return answers
@@ -61,6 +70,7 @@ class Door:
         """The path that worked first. It stays the only one: one history must not become two."""
         self.hello: Hello | None = None
         """What the daemon said when it was reached last."""
+        self._items_max = self._bytes_max = NO_LIMIT
 
     def knock(self) -> tuple[socket.socket, str]:
         """A connected, non-blocking socket, and its path.
@@ -87,15 +97,17 @@ class Door:
         """The daemon there has introduced itself."""
         self.path = path
         self.hello = hello
+        self._items_max = hello.limits.get("items", NO_LIMIT)
+        self._bytes_max = hello.limits.get("frame_bytes", NO_LIMIT)
 
     def check(self, request: Request[Any]) -> None:
         """Raises TooLargeError for a request that the daemon would not even read: it would close the connection."""
-        limits: Mapping[str, int] = self.hello.limits if self.hello is not None else {}
-        for name, value, unit in (("items", request.items, "items"), ("frame_bytes", request.size, "bytes")):
-            limit = limits.get(name)
-            if limit is not None and value > limit:
-                raise TooLargeError(
-                    f"{request.method} with {value} {unit} is over the limit of {limit} for one request",
-                    details={"limit": limit},
-                    key=request.key,
-                )
+        if request.items > self._items_max:
+            raise _too_large(request, f"{request.items} items", self._items_max)
+        if request.size > self._bytes_max:
+            raise _too_large(request, f"{request.size} bytes", self._bytes_max)
+
+
+def _too_large(request: Request[Any], what: str, limit: float) -> TooLargeError:
+    message = f"{request.method} with {what} is over the limit of {limit} for one request"
+    return TooLargeError(message, details={"limit": limit}, key=request.key)

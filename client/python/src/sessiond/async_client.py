@@ -111,7 +111,7 @@ class AsyncClient:
     # ---- one call ----
 
     async def _call(self, request: Request[T], retry_seconds: float | None = None) -> T:
-        """Send a request and return its result. The usual case takes one send and one future, no task."""
+        """Send a request and return its result. The usual case takes one send and one future, and no task."""
         if self._closed:
             raise RuntimeError("AsyncClient is closed")
         loop = asyncio.get_running_loop()
@@ -121,17 +121,18 @@ class AsyncClient:
         if link.ready:
             self._door.check(request)
             waiter = link.send(request)
-            if request.key is not None:
-                cancellation = await waiter.last()
             try:
-                answer = await waiter.outcome()
-            except Lost:
-                pass
-            else:
-                if answer.error is None:
-                    if cancellation is not None:
-                        raise cancellation
-                    return request.result(answer.result)
+                await waiter.future
+            except asyncio.CancelledError as error:
+                if request.key is None:
+                    raise
+                cancellation = error
+                await waiter.last()
+            answer = waiter.answer
+            if answer is not None and answer.error is None:
+                if cancellation is not None:
+                    raise cancellation
+                return request.result(answer.result)
         work = self._persist(link, request, waiter, self._retry_seconds if retry_seconds is None else retry_seconds)
         return await (work if request.key is None else outlast(work, cancellation))
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -92,11 +92,11 @@ class DaemonHistory:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.session, self.store, self._socket, self._retry_seconds)
 
-    async def _call(self, request: Request[T]) -> T:
-        return await self._client._call(request, self._retry_seconds)
+    def _call(self, request: Request[T]) -> Coroutine[Any, Any, T]:
+        return self._client._call(request, self._retry_seconds)
 
-    async def _select(self, *, limit: int | None) -> Items:
-        return await self._client._read(Reading(self.session, limit=limit, store=self.store), self._retry_seconds)
+    def _select(self, *, limit: int | None) -> Coroutine[Any, Any, Items]:
+        return self._client._read(Reading(self.session, limit=limit, store=self.store), self._retry_seconds)
 
     async def read(self, limit: int | None) -> list[str]:
         read = await self._select(limit=limit)
