@@ -141,3 +141,17 @@ def test_every_code_of_the_protocol_has_a_class() -> None:
 def test_unpack_is_the_inverse_of_pack() -> None:
     value = {"a": [1, None, True, 2**53 - 1, "\U0001f309", b"\0\xff"]}
     assert _msgpack.unpack(_msgpack.pack(value)) == value
+
+
+@pytest.mark.parametrize("number", [0, 1, 127, 128, 255, 256, 65535, 65536, 2**31, 2**32 - 1])
+def test_a_msgid_is_packed_as_any_number(number: int) -> None:
+    assert _msgpack.pack_uint(number) == _msgpack.pack(number)
+
+
+def test_messages_are_told_apart_wherever_the_bytes_are_cut() -> None:
+    messages = [[1, n, None, {"text": "x" * n}] for n in range(40)]
+    stream = b"".join(map(_msgpack.pack, messages))
+    for size in (1, 2, 7, 50, 333, len(stream)):
+        inbox = Inbox()
+        pieces = [inbox.feed(stream[at : at + size]) for at in range(0, len(stream), size)]
+        assert [[1, *answer] for piece in pieces for answer in piece] == messages

@@ -103,10 +103,11 @@ class Link:
                 return
             sock, path = self._door.knock()
             self._sock, self._inbox, self.instance = sock, Inbox(), None
-            asyncio.get_running_loop().add_reader(sock.fileno(), self._on_readable)
+            loop = asyncio.get_running_loop()
+            loop.add_reader(sock.fileno(), self._on_readable)
             try:
                 request = _requests.introduction()
-                answer = await self.send(request).outcome()
+                answer = await self.send(request, loop).outcome()
                 if answer.error is not None:
                     raise from_wire(answer.error)
                 hello = request.result(answer.result)
@@ -121,9 +122,8 @@ class Link:
 
     # ---- sending ----
 
-    def send(self, request: Request[Any]) -> Waiter:
-        """Hand a request to the socket, at once as far as it takes it."""
-        loop = asyncio.get_running_loop()
+    def send(self, request: Request[Any], loop: asyncio.AbstractEventLoop) -> Waiter:
+        """Hand a request to the socket, at once as far as it takes it. `loop`: the running one, ours."""
         self._msgid = msgid = (self._msgid + 1) % 2**32
         waiter = Waiter(loop.create_future(), request.key is not None, self.instance)
         if not self._waiting:
@@ -131,33 +131,38 @@ class Link:
         if not self._watched:
             self._look_in(loop, self._silence_seconds)
         self._waiting[msgid] = waiter
-        self._outbox.append((memoryview(request.frame(msgid)), waiter))
-        if len(self._outbox) == 1:
-            self._flush()
-            if self._outbox and self._sock is not None:
+        frame = request.frame(msgid)
+        rest = memoryview(frame) if self._outbox else self._push(frame, waiter)
+        if rest is not None:
+            self._outbox.append((rest, waiter))
+            if len(self._outbox) == 1 and self._sock is not None:
                 loop.add_writer(self._sock.fileno(), self._on_writable)
         return waiter
 
-    def _flush(self) -> None:
-        while self._outbox and self._sock is not None:
-            frame, waiter = self._outbox[0]
-            try:
-                sent = self._sock.send(frame)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self.close(f"the connection broke: {error}")
-                return
-            if sent < len(frame):
-                self._outbox[0] = frame[sent:], waiter
-            else:
-                waiter.sent = True
-                self._outbox.popleft()
+    def _push(self, frame: bytes | memoryview, waiter: Waiter) -> memoryview | None:
+        """Give the socket as much of a frame as it takes. Return the rest; None: it has all, or the link was closed."""
+        assert self._sock is not None
+        try:
+            sent = self._sock.send(frame)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.close(f"the connection broke: {error}")
+            return None
+        if sent < len(frame):
+            return memoryview(frame)[sent:]
+        waiter.sent = True
+        return None
 
     def _on_writable(self) -> None:
         self._heard = time.monotonic()
-        self._flush()
-        if not self._outbox and self._sock is not None:
+        while self._outbox:
+            frame, waiter = self._outbox.popleft()
+            rest = self._push(frame, waiter)
+            if rest is not None:
+                self._outbox.appendleft((rest, waiter))
+                return
+        if self._sock is not None:
             asyncio.get_running_loop().remove_writer(self._sock.fileno())
 
     # ---- receiving ----
@@ -184,7 +189,8 @@ class Link:
             waiter = self._waiting.pop(answer.msgid, None)
             if waiter is not None:
                 waiter.settle(answer, None)
-        self._close_if_retired()
+        if self._retired:
+            self._close_if_retired()
 
     # ---- silence ----
 

@@ -33,6 +33,17 @@ pack = cast(Callable[[object], bytes], msgpack.packb)
 """The one canonical encoding: shortest integers, `str` in strict UTF-8, maps in the order of the dict."""
 
 
+def pack_uint(number: int) -> bytes:
+    """The same of a number of up to 32 bits, for less than half: there is one in every message."""
+    if number < 0x80:
+        return bytes((number,))
+    if number < 0x100:
+        return bytes((0xCC, number))
+    if number < 0x10000:
+        return b"\xcd" + number.to_bytes(2, "big")
+    return b"\xce" + number.to_bytes(4, "big")
+
+
 def unpacker() -> Unpacker:
     """A new reader of one connection's bytes. It raises ValueError or a subclass for what is no MessagePack."""
     make = cast(Callable[..., Unpacker], msgpack.Unpacker)  # pyright: ignore[reportUnknownMemberType]

@@ -69,7 +69,7 @@ class Request(Generic[T]):
 
     def frame(self, msgid: int) -> bytes:
         """The bytes to send: the message [0, msgid, method, params]."""
-        return b"\x94\x00" + _msgpack.pack(msgid) + self._body
+        return b"\x94\x00" + _msgpack.pack_uint(msgid) + self._body
 
     def result(self, result: Any) -> T:
         """The typed answer. Raises ProtocolError where the daemon's is not what the protocol says."""

@@ -120,7 +120,7 @@ class AsyncClient:
         cancellation: asyncio.CancelledError | None = None
         if link.ready:
             self._door.check(request)
-            waiter = link.send(request)
+            waiter = link.send(request, loop)
             try:
                 await waiter.future
             except asyncio.CancelledError as error:
@@ -146,7 +146,7 @@ class AsyncClient:
                     self._door.check(request)
                     if retry is not None:
                         retry.sending_to(link.instance or "")
-                    waiter = link.send(request)
+                    waiter = link.send(request, asyncio.get_running_loop())
                 answer = await waiter.outcome()
             except Lost as loss:
                 retry = retry or Retry(request, retry_seconds)
