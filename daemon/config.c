@@ -100,6 +100,13 @@ static bool read_id(const json_t *value, bool *ret_is_group, unsigned *ret)
     return user || group;
 }
 
+static int compare_ids(const void *a, const void *b)
+{
+    const struct who_id *x = a, *y = b;
+
+    return x->is_group != y->is_group ? x->is_group - y->is_group : (x->id > y->id) - (x->id < y->id);
+}
+
 static int read_ids(struct who **ret, const json_t *value, const char **ret_why)
 {
     size_t n = json_array_size(value);
@@ -120,6 +127,7 @@ static int read_ids(struct who **ret, const json_t *value, const char **ret_why)
             *ret_why = "there is no such user or group on this host";
             return SESSIOND_INVALID;
         }
+    qsort(who->ids, n, sizeof(who->ids[0]), compare_ids);
     *ret = who;
     return 0;
 }
@@ -166,16 +174,20 @@ static int read_stores(struct shared_stores *shared, const json_t *value, const 
     return 0;
 }
 
+static bool lists(const struct who *who, bool is_group, unsigned id)
+{
+    struct who_id wanted = {is_group, id};
+
+    return bsearch(&wanted, who->ids, who->n, sizeof(wanted), compare_ids);
+}
+
 bool config_lists(const struct who *who, uid_t uid, const gid_t *groups, size_t n_groups)
 {
-    for (size_t i = 0; who && i < who->n; i++) {
-        if (!who->ids[i].is_group && who->ids[i].id == uid)
-            return true;
-        for (size_t j = 0; who->ids[i].is_group && j < n_groups; j++)
-            if (groups[j] == who->ids[i].id)
-                return true;
-    }
-    return false;
+    bool found = who && lists(who, false, uid);
+
+    for (size_t i = 0; who && !found && i < n_groups; i++)
+        found = lists(who, true, groups[i]);
+    return found;
 }
 
 /* ---- the kinds of settings ---- */

@@ -115,10 +115,10 @@ enum right {
 struct who {
     char *text; /* owned; as JSON */
     size_t n;
-    struct {
+    struct who_id {
         bool is_group;
         unsigned id;
-    } ids[];
+    } ids[]; /* sorted */
 };
 
 struct shared_store {
