@@ -286,8 +286,11 @@ def fill_log(run: Run) -> None:
     """Until a few changes more make the log large enough for a checkpoint."""
     run.watch_neighbours = False
     run.change("add_items", "grows", 1)
+    header = read_log_header(run)
     while run.log.stat().st_size < FULL_LOG_BYTES - NEARLY_FULL_BYTES:
         run.change("add_items", "grows", 1)
+        if read_log_header(run) != header:
+            raise Broken("there was a checkpoint before FULL_LOG_BYTES: what is that of the daemon's now?")
     run.watch_neighbours = True
 
 
@@ -322,7 +325,8 @@ class Workload:
         return self.run.__name__
 
 
-FULL_LOG_BYTES = 1024 * (24 + 4096)
+FULL_LOG_BYTES = 256 * (24 + 4096)
+"""CHECKPOINT_PAGES of daemon/store/sqlite_upkeep.c."""
 NEARLY_FULL_BYTES = 8 * (24 + 4096)
 """Less than the changes of `checkpoint` add."""
 WORKLOADS = (
