@@ -44,6 +44,8 @@ def sqlite_session(db_path: str) -> Callable[[str], Session]:
 
 
 def sessiond_session(socket: str) -> Callable[[str], Session]:
+    """With the SDK loaded, as it is beside the other classes and in every process that runs an agent."""
+    import agents  # noqa: F401
     from sessiond import SessiondSession
 
     return lambda session_id: cast(Session, SessiondSession(session_id, socket=socket, store="python"))
