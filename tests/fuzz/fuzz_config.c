@@ -72,7 +72,7 @@ static bool is_good(const char *key, const json_t *value)
                (uint64_t)number <= setting->max;
     if (strcmp(key, "log_level") == 0)
         return is_level(value);
-    return (strcmp(key, "socket") == 0 || strcmp(key, "state_dir") == 0) && json_is_string(value);
+    return setting && setting->kind == SETTING_PATH && json_is_string(value);
 }
 
 static bool is_all_good(json_t *root)
@@ -106,6 +106,7 @@ static void check_taken(const struct config *config, json_t *root)
 
     check_text(root, "socket", config->socket_path);
     check_text(root, "state_dir", config->state_dir);
+    check_text(root, "metrics_socket", config->metrics_path);
     MUST(strcmp(log_level_name(config->log_level), level ? json_string_value(level) : "info") == 0);
     for (const struct setting *setting = config_settings; setting->name; setting++) {
         if (setting->kind != SETTING_NUMBER)
@@ -118,8 +119,12 @@ static void check_taken(const struct config *config, json_t *root)
 
 static void check_completed(struct config *config)
 {
-    MUST(config_complete(config) == 0);
-    MUST(config->socket_path && config->state_dir && config->state_dir[0] == '/');
+    int r = config_complete(config);
+    bool is_one_socket =
+        config->metrics_path && config->socket_path && strcmp(config->metrics_path, config->socket_path) == 0;
+
+    MUST(r == (is_one_socket && config->metrics_path[0] ? SESSIOND_INVALID : 0));
+    MUST(r || (config->socket_path && config->state_dir && config->state_dir[0] == '/'));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
