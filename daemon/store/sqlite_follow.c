@@ -403,11 +403,24 @@ static int load_left_behind(struct engine *engine)
     return r;
 }
 
+/* The tables cannot know more than the log: what it has lost is missed even where the head, which says what was
+ * acknowledged, is lost as well. */
+static void compare_with_log(struct engine *engine)
+{
+    uint64_t present = engine->committed.position, followed = engine->fresh.followed;
+
+    if (engine->missing || followed <= present)
+        return;
+    engine->missing = followed - present;
+    log_error("store_rolled_back missing=%llu has=%llu followed=%llu path=\"%s\"", (unsigned long long)engine->missing,
+              (unsigned long long)present, (unsigned long long)followed, engine->path);
+}
+
 int sqlite_fresh_load(struct engine *engine)
 {
     sqlite3_stmt *get = sqlite_use(engine, SQL_FOLLOWED_GET);
     struct fresh *fresh = &engine->fresh;
-    uint64_t before = engine->missing;
+    uint64_t before;
     bool row;
     int r;
 
@@ -415,6 +428,8 @@ int sqlite_fresh_load(struct engine *engine)
         return r;
     fresh->followed = row ? sqlite_column_number(get, 0) : 0;
     sqlite3_reset(get);
+    compare_with_log(engine);
+    before = engine->missing;
     if ((r = load_left_behind(engine)) ||
         (r = load_log(engine, fresh->followed + 1, engine->committed.position, false)))
         return r;

@@ -582,10 +582,20 @@ static int raise_fresh(struct fresh *fresh, uint64_t position)
     return fresh_leave(fresh, (int64_t)position, 0) ? 0 : fault(ENOMEM, "accept a loss");
 }
 
+/* The last position that anybody, log, head or tables, knows of. */
+static uint64_t beyond_all(const struct engine *engine)
+{
+    uint64_t beyond = engine->now.position;
+
+    if (beyond < engine->head.position)
+        beyond = engine->head.position;
+    return beyond < engine->fresh.followed ? engine->fresh.followed : beyond;
+}
+
 int sqlite_recover(struct engine *engine, uint64_t *ret_missing)
 {
     sqlite3_stmt *raise = sqlite_use(engine, SQL_SESSIONS_RAISE_EPOCH);
-    uint64_t beyond = engine->now.position > engine->head.position ? engine->now.position : engine->head.position;
+    uint64_t beyond = beyond_all(engine);
     struct change change = {0};
     struct writing w = {.engine = engine, .change = &change, .span = 1, .first = true};
     int r;

@@ -827,6 +827,37 @@ static void test_an_empty_file_does_not_take_the_place_of_a_store(void **state)
     expect_filled(f);
 }
 
+/* As when a page of the log is on the disk as it once was. The tables know better. */
+static void test_a_loss_is_noticed_without_a_head(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t epoch;
+
+    must(open_store(f));
+    must(add(f, to("kept"), "1", "2"));
+    must(add(f, to("lost"), "3"));
+    must(add(f, to("lost"), "4"));
+    epoch = state_of(f, "lost").epoch;
+    close_store(f);
+    (void)sql(file_of(f, "items.db"), "DELETE FROM log WHERE position > 2");
+    assert_int_equal(unlink(file_of(f, "items.head")), 0);
+
+    must(open_store(f));
+    assert_int_equal(sizes(f).missing, 2);
+    assert_int_equal(add(f, to("kept"), "x"), SESSIOND_ROLLED_BACK);
+    assert_int_equal(get(f, of("lost")), SESSIOND_ROLLED_BACK);
+    assert_int_equal(recover(f), 2);
+    must(add(f, to("kept"), "5"));
+    expect_items(f, "kept", "1 2 5");
+    must(delete (f, to("lost")));
+    must(add(f, to("lost"), "new"));
+    assert_true(f->done.epoch > epoch);
+    reopen_store(f);
+    expect_items(f, "kept", "1 2 5");
+    expect_items(f, "lost", "new");
+    assert_int_equal(sizes(f).missing, 0);
+}
+
 static void test_a_damaged_head_is_made_up_for_by_its_twin(void **state)
 {
     struct fixture *f = *state;
@@ -1342,6 +1373,7 @@ int main(int argc, char **argv)
         TEST(test_an_empty_file_does_not_take_the_place_of_a_store),
         TEST(test_a_damaged_head_is_made_up_for_by_its_twin),
         TEST(test_a_store_without_a_head_gets_one),
+        TEST(test_a_loss_is_noticed_without_a_head),
         TEST(test_a_head_that_cannot_be_written_fails_no_change),
         TEST(test_a_damaged_page_is_told_and_the_rest_goes_on),
         TEST(test_receipts_that_damage_hides_do_not_keep_a_store_closed),
