@@ -220,21 +220,33 @@ void sqlite_follow_all(struct engine *);
 /* Reads what the log has and the tables do not have. Rows that cannot be read count as missing. */
 int sqlite_fresh_load(struct engine *);
 
-/* sqlite_items.c */
+/* Whether a precondition, if there is one, holds. */
+static inline bool sqlite_fits(struct number wanted, uint64_t present)
+{
+    return !wanted.present || wanted.value == present;
+}
+
+/* sqlite_read.c. Where a session stands; *ret_fresh is what the tables lack of it, NULL: nothing. Return: 0,
+ * ROLLED_BACK where that cannot be told, or as sqlite_judge. */
+int sqlite_session_find(struct engine *, struct slice name, struct session *ret, struct fresh_session **ret_fresh);
+/* The table of items has a row for which the log has no text. Resets the statement. Return: ROLLED_BACK. */
+int sqlite_item_is_gone(sqlite3_stmt *row);
 int sqlite_get_items(struct engine *, const struct selection *, item_fn, void *, struct selection_result *);
 int sqlite_list_sessions(struct engine *, const struct session_range *, session_fn, void *, bool *);
+
+/* sqlite_items.c */
 int sqlite_add_items(struct engine *, const struct change *, const struct slice *, size_t, struct change_result *);
 int sqlite_pop_item(struct engine *, const struct change *, item_fn, void *, struct change_result *);
 int sqlite_clear_session(struct engine *, const struct change *, struct change_result *);
 int sqlite_replace_items(struct engine *, const struct change *, struct number, const struct slice *, size_t,
                          struct change_result *);
 int sqlite_delete_session(struct engine *, const struct change *, struct change_result *);
+int sqlite_recover(struct engine *, uint64_t *ret_missing);
 
 /* sqlite_upkeep.c */
 int sqlite_tend(struct engine *, bool *ret_more);
 int sqlite_clock_put(struct engine *);
 int sqlite_checkpoint(struct engine *);
-int sqlite_recover(struct engine *, uint64_t *ret_missing);
 int sqlite_backup_step(struct engine *, const char *path, bool *ret_more);
 void sqlite_backup_end(struct engine *);
 
