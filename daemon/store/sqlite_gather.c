@@ -17,9 +17,10 @@
 
 #include "base/error.h"
 
-/* Bytes in one write. The kernel keeps what is written at once in large pieces of its page cache, and a sync writes
- * each piece whole: with 64 KiB, one client's appends wrote half as much again to the disk. */
-enum { GATHERED_MAX = 16 * 1024 };
+/* Bytes in one write: what 50 clients append between two commits. SQLite takes the size of a write modulo 128 KiB. (The
+ * kernel counts a large piece of its page cache as written by us when a part of it becomes dirty, in /proc/PID/io; the
+ * disk gets the part.) */
+enum { GATHERED_MAX = 64 * 1024 };
 
 /* Lies behind the real VFS's object for a file, and lives as long. */
 struct gathering {

@@ -282,7 +282,7 @@ rounds; ratios are taken within each round. Only ratios within one run mean anyt
   beforehand and overwritten, one write and one fdatasync for all requests that waited (both in limit.c).
 * **CPU seconds** are those of the server for 1,000 requests, the work that it does afterwards included; in the rows
   through Python and Node those of the client processes are in it.
-* **Written per byte** is what the kernel counts as written by the server, for each byte of the items.
+* **Written per byte** is what came to the disk until all was there, for each byte of the items.
 * **A turn** is one run of an agent with one tool call as the SDK's runner makes it: a get of all, an add of the input,
   an add of call and output, an add of the answer.
 * **Instructions** are those of the daemon for one request, under callgrind: the difference of {n} and {twice} requests.

@@ -76,6 +76,14 @@ def bytes_written(pid: int) -> int:
     return int(found[1])
 
 
+def bytes_to_disk(where: pathlib.Path) -> int | None:
+    """What the disk that has `where` was given to write, by anybody. The kernel's figures for a process are no use for
+    this: of a large piece of the page cache they count the whole when a part of it becomes dirty."""
+    device = where.stat().st_dev
+    figures = pathlib.Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat")
+    return int(figures.read_text().split()[6]) * 512 if figures.exists() else None
+
+
 def resident_bytes(pid: int) -> int:
     found = re.search(r"^VmRSS:\s+(\d+) kB", pathlib.Path(f"/proc/{pid}/status").read_text(), re.M)
     assert found
@@ -276,18 +284,22 @@ def timed(result: Figures) -> Figures:
 
 
 class Meter:
-    """What the processes use from here on."""
+    """What the processes use from here on, and what comes to the disk that has `data`."""
 
-    def __init__(self, pids: list[int]) -> None:
+    def __init__(self, pids: list[int], data: pathlib.Path) -> None:
+        os.sync()  # nobody pays for what another has left to write
         self._pids = pids
+        self._data = data
         self._cpu = sum(map(cpu_seconds, pids))
-        self._written = sum(map(bytes_written, pids))
+        self._written = bytes_to_disk(data)
 
     def read(self, load: Load, requests: int) -> Figures:
         figures = {"cpu": (sum(map(cpu_seconds, self._pids)) - self._cpu) * 1000 / requests}
         if load.workload == "add":
-            stored = requests * load.items * load.bytes
-            figures["written"] = (sum(map(bytes_written, self._pids)) - self._written) / stored
+            os.sync()
+            written = bytes_to_disk(self._data)
+            if written is not None and self._written is not None:
+                figures["written"] = (written - self._written) / (requests * load.items * load.bytes)
         return figures
 
 
@@ -338,8 +350,7 @@ class Wire(System):
         self.server.settle()
 
     def measure(self, load: Load, seconds: float) -> Figures:
-        os.sync()  # nobody pays for what another has left to write
-        meter = Meter([self.server.pid])
+        meter = Meter([self.server.pid], self.server.places.data)
         with self.beside(load, seconds):
             result = self.generate(load.workload, load, seconds=seconds)
         self.server.settle()
@@ -437,6 +448,7 @@ class Script(System):
     def __init__(self, name: str, server: Server | None, places: Places, command: Command) -> None:
         self.server = server
         self._process = places.spawn(name, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._data = places.data
         self._log = places.data / f"{name}.log"
 
     def order(self, workload: str, load: Load, seconds: float) -> Figures:
@@ -459,8 +471,7 @@ class Script(System):
             self.order(load.workload, load._replace(processes=1), 0.5)
 
     def measure(self, load: Load, seconds: float) -> Figures:
-        os.sync()
-        meter = Meter([self._process.pid, *([self.server.pid] if self.server else [])])
+        meter = Meter([self._process.pid, *([self.server.pid] if self.server else [])], self._data)
         result = self.order(load.workload, load, seconds)
         if self.server:
             self.server.settle()
