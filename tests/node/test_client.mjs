@@ -251,6 +251,12 @@ test('a script ends though its client is connected', async () => {
   assert.equal(await node(script, [daemon.socket], { timeout: 60_000 }), 'done\n');
 });
 
+test('histories that were read are let go at once, and do not wait for full collections', async () => {
+  const script = fileURLToPath(new URL('./lib/collections.mjs', import.meta.url));
+  const { minor, full } = JSON.parse(await node(script, [daemon.socket]));
+  assert.ok(minor > 0 && full < 30, `${full} full collections for 10,000 readings`); // some 5; 80 to 180 if they are kept
+});
+
 test('sessionctl reads what Node has written', async () => {
   await client.addItems(session, ['{"by": "Node"}']);
   assert.equal(await output(path.join(build, 'sessionctl'), ['--socket', daemon.socket, 'get', session]), '{"by": "Node"}\n');

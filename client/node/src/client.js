@@ -216,7 +216,7 @@ export class Client {
     if (!call) return;
     this.#sent.delete(msgid);
     if (call.isGreeting) this.#greeted(call.socket, error, result);
-    else if (error === null) this.#finish(call.resolve, result);
+    else if (error === null) this.#finish(call, call.resolve, result);
     else this.#refused(call, fromWire(error, call.key));
   }
 
@@ -254,10 +254,15 @@ export class Client {
   }
 
   #fail(call, error) {
-    this.#finish(call.reject, error);
+    this.#finish(call, call.reject, error);
   }
 
-  #finish(settle, value) {
+  /**
+   * A call that has ended lets go of what it held: a Map leaves old tables behind as it is used, and each refers to the next
+   * and to what was in it, until a full collection finds them. With whole histories in them that costs more than all else.
+   */
+  #finish(call, settle, value) {
+    call.params = call.resolve = call.reject = undefined;
     settle(value);
     if (this.#queue.length + this.#sent.size + this.#delayed === 0) for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
