@@ -13,19 +13,20 @@ import path from 'node:path';
 import { Connection } from './connection.js';
 import { SessiondError, fromWire } from './errors.js';
 import { candidates, choose, notRunning } from './paths.js';
-import { packRequest } from './wire.js';
 
 const PROTOCOL = [1, 1];
 const FIRST_PAUSE_MS = 5;
 const LONGEST_PAUSE_MS = 500;
 const STARTS_MAX = 100; // how often removals by others may make a reading start over
 const META_ITEMS_MAX = 524288;
+const CHANGE_OPTIONS = new Set(['key', 'digest', 'ifRevision', 'ifEpoch', 'store']);
 
 // Refusals that come after the look-up of the key, or would have met the first try as well: they leave no doubt.
 const SETTLED = new Set(['invalid', 'unknown_method', 'denied', 'conflict', 'key_reused', 'too_large']);
 
 const KEY_RANDOM_BYTES = 10;
 const random = { bytes: Buffer.alloc(400 * KEY_RANDOM_BYTES), at: Infinity }; // drawn for many keys at once
+const time = { ms: 0, digits: '' }; // of the last key
 
 /** A fresh name for one change: 48 bits of milliseconds, then 80 random bits, so that keys arrive nearly sorted. */
 export function newKey() {
@@ -33,9 +34,11 @@ export function newKey() {
     randomFillSync(random.bytes);
     random.at = 0;
   }
+  const now = Date.now();
+  if (now !== time.ms) Object.assign(time, { ms: now, digits: now.toString(16).padStart(12, '0') });
   const begin = random.at;
   random.at += KEY_RANDOM_BYTES;
-  return Date.now().toString(16).padStart(12, '0') + random.bytes.toString('hex', begin, random.at);
+  return time.digits + random.bytes.toString('hex', begin, random.at);
 }
 
 export class Client {
@@ -134,31 +137,40 @@ export class Client {
 
   // ---- changes ----
 
-  async addItems(session, items, { meta, ...change } = {}) {
-    return camelCased(await this.#change('add_items', { session, items: texts(items), meta: besides(meta, items) }, change));
+  async addItems(session, items, options = {}) {
+    const params = { session, items: texts(items), meta: besides(options.meta, items) };
+    return camelCased(await this.#change('add_items', params, options, ['meta']));
   }
 
-  async popItem(session, { withMeta, ...change } = {}) {
-    const answer = await this.#change('pop_item', { session, with_meta: withMeta || undefined }, change);
-    return { erased: false, ...camelCased(answer) };
+  async popItem(session, options = {}) {
+    const params = { session, with_meta: options.withMeta || undefined };
+    return { erased: false, ...camelCased(await this.#change('pop_item', params, options, ['withMeta'])) };
   }
 
-  async clearSession(session, change = {}) {
-    return camelCased(await this.#change('clear_session', { session }, change));
+  async clearSession(session, options = {}) {
+    return camelCased(await this.#change('clear_session', { session }, options));
   }
 
-  async replaceItems(session, items, { fromSeq, meta, ...change } = {}) {
-    const params = { session, from_seq: fromSeq, items: texts(items), meta: besides(meta, items) };
-    return camelCased(await this.#change('replace_items', params, change));
+  async replaceItems(session, items, options = {}) {
+    const params = { session, from_seq: options.fromSeq, items: texts(items), meta: besides(options.meta, items) };
+    return camelCased(await this.#change('replace_items', params, options, ['fromSeq', 'meta']));
   }
 
-  async deleteSession(session, change = {}) {
-    return camelCased(await this.#change('delete_session', { session }, change));
+  async deleteSession(session, options = {}) {
+    return camelCased(await this.#change('delete_session', { session }, options));
   }
 
-  #change(method, params, { key = newKey(), digest, ifRevision, ifEpoch, store, ...unknown }) {
-    for (const name of Object.keys(unknown)) throw new TypeError(`${method} has no option ${name}`);
-    return this.#call(method, { ...params, key, digest, if_revision: ifRevision, if_epoch: ifEpoch, store }, key);
+  /** `options` are those of every change, and the method's `own`. */
+  #change(method, params, options, own = []) {
+    for (const name of Object.keys(options))
+      if (!CHANGE_OPTIONS.has(name) && !own.includes(name)) throw new TypeError(`${method} has no option ${name}`);
+    const { key = newKey(), digest, ifRevision, ifEpoch, store } = options;
+    params.key = key;
+    params.digest = digest;
+    params.if_revision = ifRevision;
+    params.if_epoch = ifEpoch;
+    params.store = store;
+    return this.#call(method, params, key);
   }
 
   // ---- calls ----
@@ -185,30 +197,27 @@ export class Client {
   }
 
   #send(call) {
-    let frame;
     try {
-      frame = packRequest(this.#nextMsgid, call.method, call.params);
-      this.#check(call, frame);
+      this.#check(call);
+      const most = this.#limits.frame_bytes;
+      const size = this.#connection.send(this.#nextMsgid, call.method, call.params, most);
+      if (size > most) throw tooLarge(call, size, 'bytes', most);
     } catch (error) {
       this.#fail(call, error);
       return;
     }
     call.sentTo = this.#instance;
     this.#sent.set(this.#takeMsgid(), call);
-    this.#connection.send(frame);
   }
 
-  /** What no daemon would take is not sent: a frame over a limit would cost the connection. */
-  #check(call, frame) {
+  /** What no daemon would take is not sent: it would cost the connection. */
+  #check(call) {
     const { items, meta } = call.params;
+    if (items === undefined) return;
     if (meta && this.#limits.meta_bytes === undefined)
       throw new SessiondError('unknown_method', 'this daemon is too old to keep anything beside items', { key: call.key });
     const most = meta ? Math.min(this.#limits.items, META_ITEMS_MAX) : this.#limits.items;
-    for (const [value, limit, unit] of [[items?.length, most, 'items'], [frame.length, this.#limits.frame_bytes, 'bytes']])
-      if (value > limit) {
-        const what = `${call.method} with ${value} ${unit} is over the limit of ${limit} for one request`;
-        throw new SessiondError('too_large', what, { details: { limit }, key: call.key });
-      }
+    if (items.length > most) throw tooLarge(call, items.length, 'items', most);
   }
 
   #take(msgid, error, result) {
@@ -280,7 +289,7 @@ export class Client {
     const connection = new Connection(socket, this.#silenceMs, {
       onOpen: () => {
         this.#sent.set(this.#nextMsgid, { isGreeting: true, socket });
-        connection.send(packRequest(this.#takeMsgid(), 'hello', { client: this.#name, protocol: PROTOCOL }));
+        connection.send(this.#takeMsgid(), 'hello', { client: this.#name, protocol: PROTOCOL });
       },
       onAnswer: (msgid, error, result) => this.#take(msgid, error, result),
       onEnd: (why, code) => this.#lost(socket, why, code),
@@ -353,6 +362,11 @@ export class Client {
 
 function jittered(ms) {
   return ms * (0.75 + Math.random() / 2);
+}
+
+function tooLarge({ method, key }, value, unit, limit) {
+  const what = `${method} with ${value} ${unit} is over the limit of ${limit} for one request`;
+  return new SessiondError('too_large', what, { details: { limit }, key });
 }
 
 function uncertain(call, why, cause) {

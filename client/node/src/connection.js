@@ -6,7 +6,7 @@
 
 import net from 'node:net';
 
-import { Inbox } from './wire.js';
+import { Inbox, Outbox } from './wire.js';
 
 const RECEIVE_BYTES = 128 * 1024;
 
@@ -17,7 +17,8 @@ export class Connection {
   #socket;
   #inbox = new Inbox();
   #farewell;
-  #leaving = []; // frames of this turn
+  #outbox = new Outbox(); // the frames of this turn
+  #leaves = false; // at its end
   #due = 0; // answers
   #heardAt = 0; // ms: when bytes came last, or the first answer became due
   #watch;
@@ -40,19 +41,24 @@ export class Connection {
     this.#socket.on('close', () => this.#end(`the daemon closed the connection: ${this.#farewell ?? 'it gave no reason'}`));
   }
 
-  send(frame) {
+  /** Returns the frame's size; one that has more than `most` bytes is not sent. Throws if it cannot be made. */
+  send(msgid, method, params, most) {
+    const size = this.#outbox.add(msgid, method, params, most);
+    if (size > most) return size;
     if (this.#due++ === 0) {
       this.#socket.ref();
       this.#heardAt = Date.now();
       this.#watch ??= setInterval(() => this.#look(), Math.max(10, this.#silenceMs / 4)).unref();
     }
-    if (this.#leaving.push(frame) === 1) process.nextTick(() => this.#flush());
+    if (!this.#leaves) process.nextTick(() => this.#flush());
+    this.#leaves = true;
+    return size;
   }
 
   #flush() {
-    const frames = this.#leaving;
-    this.#leaving = [];
-    if (this.#events) this.#socket.write(frames.length === 1 ? frames[0] : Buffer.concat(frames));
+    this.#leaves = false;
+    const bytes = this.#outbox.take();
+    if (this.#events) this.#socket.write(bytes);
   }
 
   close(why = 'the client was closed') {

@@ -1,16 +1,165 @@
-// MessagePack-RPC: requests to bytes, bytes to messages. No sockets; an Inbox belongs to one connection.
+// MessagePack-RPC: requests to bytes, bytes to messages. No sockets; an Outbox and an Inbox belong to one connection.
+//
+// Both are made here, and not by the library, since nearly all bytes are those of items: Buffer writes and reads long texts
+// several times as fast. What requests and answers hardly ever have, such as numbers with a fraction, is the library's.
 
 import { Decoder, Encoder } from '@msgpack/msgpack';
 
 const encoder = new Encoder({ ignoreUndefined: true });
 const decoder = new Decoder();
 
-/** The frame [0, msgid, method, [params]]; a parameter that is undefined is left out. */
-export function packRequest(msgid, method, params) {
-  return encoder.encode([0, msgid, method, params === null ? [] : [params]]);
+const ROOM_TO_STAY = 4 * 1024 * 1024; // bytes that an idle inbox, or outbox, may hold
+const OUTBOX_BYTES = 64 * 1024; // that are asked for at once
+const SHORT = 40; // characters of a text that are faster written one by one
+const LONG = 65536; // characters of a text for which as much room as they may need would be too much
+const UTF8_MOST = 3; // bytes for each of them
+const HEAD_MOST = 5;
+const UINT = { 1: 0xcc, 2: 0xcd, 4: 0xce, 8: 0xcf }; // by their bytes
+const TEXT = { 1: 0xd9, 2: 0xda, 4: 0xdb };
+const LIST = { 2: 0xdc, 4: 0xdd };
+const MAP = { 2: 0xde, 4: 0xdf };
+
+/** Requests on their way out, one behind the other. */
+export class Outbox {
+  #bytes = Buffer.alloc(0);
+  #begin = 0; // of what was not taken
+  #end = 0;
+
+  /**
+   * Appends the frame [0, msgid, method, [params]]; a parameter that is undefined is left out. Returns its size; a frame of
+   * more than `most` bytes is not kept, and neither is one of which a part cannot be sent: that throws.
+   */
+  add(msgid, method, params, most = Infinity) {
+    const before = this.#end - this.#begin;
+    let kept = false;
+    try {
+      this.#value([0, msgid, method, params === null ? [] : [params]]);
+      const size = this.#end - this.#begin - before;
+      kept = size <= most;
+      return size;
+    } finally {
+      if (!kept) this.#end = this.#begin + before;
+    }
+  }
+
+  /** All that was added since it was asked last; it is not written over. */
+  take() {
+    const all = this.#bytes.subarray(this.#begin, this.#end);
+    this.#begin = this.#end;
+    if (this.#bytes.length > ROOM_TO_STAY) {
+      this.#bytes = Buffer.alloc(0);
+      this.#begin = this.#end = 0;
+    }
+    return all;
+  }
+
+  #value(value) {
+    if (typeof value === 'string') this.#text(value);
+    else if (Number.isSafeInteger(value) && value >= 0) this.#head(0, 0x80, UINT, value);
+    else if (value === null || value === undefined) this.#byte(0xc0);
+    else if (typeof value === 'boolean') this.#byte(value ? 0xc3 : 0xc2);
+    else if (Array.isArray(value)) this.#list(value);
+    else if (Object.getPrototypeOf(value) === Object.prototype) this.#map(value);
+    else this.#raw(encoder.encode(value));
+  }
+
+  #text(text) {
+    const { length } = text;
+    if (length <= SHORT && this.#ascii(text)) return;
+    if (!text.isWellFormed()) throw new TypeError('a text is a string of well-formed Unicode');
+    const most = length < LONG ? UTF8_MOST * length : Buffer.byteLength(text);
+    this.#room(HEAD_MOST + most);
+    const begin = this.#end;
+    const guess = begin + textHeadSize(length); // right for ASCII
+    const size = this.#bytes.write(text, guess, most, 'utf8');
+    const body = begin + textHeadSize(size);
+    if (body !== guess) this.#bytes.copyWithin(body, guess, guess + size);
+    this.#head(0xa0, 32, TEXT, size);
+    this.#end = body + size;
+  }
+
+  /** Returns whether it was a short text of ASCII alone, and is written. */
+  #ascii(text) {
+    const { length } = text;
+    this.#room(2 + length);
+    const bytes = this.#bytes;
+    let at = this.#end;
+    if (length < 32) bytes[at++] = 0xa0 | length;
+    else {
+      bytes[at++] = TEXT[1];
+      bytes[at++] = length;
+    }
+    for (let i = 0; i < length; i++) {
+      const code = text.charCodeAt(i);
+      if (code > 0x7f) return false;
+      bytes[at++] = code;
+    }
+    this.#end = at;
+    return true;
+  }
+
+  #list(list) {
+    this.#head(0x90, 16, LIST, list.length);
+    for (const value of list) this.#value(value);
+  }
+
+  #map(map) {
+    let length = 0;
+    for (const name in map) if (map[name] !== undefined) length++;
+    this.#head(0x80, 16, MAP, length);
+    for (const name in map) {
+      if (map[name] === undefined) continue;
+      this.#text(name);
+      this.#value(map[name]);
+    }
+  }
+
+  /** A number or a length: in the first byte itself if it is less than `few`, else behind the byte that says its size. */
+  #head(first, few, sizes, n) {
+    if (n < few) this.#byte(first | n);
+    else if (n <= 0xff && sizes[1]) this.#sized(sizes[1], n, 1);
+    else if (n <= 0xffff) this.#sized(sizes[2], n, 2);
+    else if (n <= 0xffffffff) this.#sized(sizes[4], n, 4);
+    else {
+      this.#sized(sizes[8], Math.floor(n / 2 ** 32), 4);
+      this.#room(4);
+      this.#end = this.#bytes.writeUInt32BE(n % 2 ** 32, this.#end);
+    }
+  }
+
+  #sized(first, n, size) {
+    this.#byte(first);
+    this.#room(size);
+    this.#end = this.#bytes.writeUIntBE(n, this.#end, size);
+  }
+
+  #byte(byte) {
+    this.#room(1);
+    this.#bytes[this.#end++] = byte;
+  }
+
+  #raw(bytes) {
+    this.#room(bytes.length);
+    this.#bytes.set(bytes, this.#end);
+    this.#end += bytes.length;
+  }
+
+  /** Makes room for so many bytes more. */
+  #room(size) {
+    if (this.#end + size <= this.#bytes.length) return;
+    const pending = this.#bytes.subarray(this.#begin, this.#end);
+    this.#bytes = Buffer.allocUnsafeSlow(Math.max(OUTBOX_BYTES, 2 * pending.length + size));
+    this.#bytes.set(pending);
+    this.#begin = 0;
+    this.#end = pending.length;
+  }
 }
 
-const ROOM_TO_STAY = 4 * 1024 * 1024; // bytes that an idle inbox may hold
+function textHeadSize(size) {
+  if (size < 32) return 1;
+  if (size <= 0xff) return 2;
+  return size <= 0xffff ? 3 : 5;
+}
 
 // What follows each first byte of a value: how many bytes of head (the first one too), and how the head is read.
 const FIXED = 0; // the head is all
@@ -34,10 +183,7 @@ for (const [byte, width, each] of [[0xdc, 2, 1], [0xdd, 4, 1], [0xde, 2, 2], [0x
 for (const [byte, size] of [[0xca, 5], [0xcb, 9], [0xcc, 2], [0xcd, 3], [0xce, 5], [0xcf, 9], [0xd0, 2], [0xd1, 3], [0xd2, 5],
   [0xd3, 9], [0xd4, 3], [0xd5, 4], [0xd6, 6], [0xd7, 10], [0xd8, 18]]) fixed(byte, size);
 
-/**
- * A message of which all bytes are there, as a value of its own: nothing in it is a view. It is made here, and not by the
- * library, since nearly all bytes are those of items, and Buffer reads long texts several times as fast.
- */
+/** A message of which all bytes are there, as a value of its own: nothing in it is a view. */
 class Reader {
   constructor(bytes, at) {
     this.bytes = bytes;
@@ -72,10 +218,37 @@ class Reader {
     this.at += head;
     const map = {};
     for (let i = 0; i < length; i++) {
-      const name = this.value();
+      const name = this.name();
       map[name] = this.value();
     }
     return map;
+  }
+
+  /** Names are few, and come again and again: of each length and first byte one is remembered. */
+  name() {
+    const head = this.bytes[this.at];
+    if ((head & 0xe0) !== 0xa0) return this.newName();
+    const known = NAMES[(this.bytes[this.at + 1] << 5) | (head & 0x1f)];
+    if (known === undefined) return this.newName();
+    for (let i = 0; i < known.bytes.length; i++) if (known.bytes[i] !== this.bytes[this.at + i]) return this.newName();
+    this.at += known.bytes.length;
+    return known.name;
+  }
+
+  newName() {
+    const begin = this.at;
+    const name = this.value();
+    if (typeof name !== 'string' || name === '__proto__') throw new TypeError('a name in a map must be another text');
+    const bytes = new Uint8Array(this.bytes.subarray(begin, this.at));
+    if (bytes.length <= 32) NAMES[(bytes[1] << 5) | (bytes[0] & 0x1f)] = { bytes, name };
+    return name;
+  }
+
+  uint(size) {
+    const begin = this.at + 1;
+    this.at = begin + size;
+    if (size < 8) return this.bytes.readUIntBE(begin, size);
+    return this.bytes.readUInt32BE(begin) * 2 ** 32 + this.bytes.readUInt32BE(begin + 4);
   }
 
   bin(head, length) {
@@ -89,14 +262,16 @@ class Reader {
     return value;
   }
 
-  /** What answers hardly ever have: numbers of other kinds. */
+  /** What answers hardly ever have: negative numbers, fractions, extensions. */
   other() {
     const { kind, width, plus, size } = HEADS[this.bytes[this.at]];
     const begin = this.at;
     this.at += size + (kind === SIZED ? this.bytes.readUIntBE(begin + 1, width) + plus : 0);
-    return decoder.decode(this.bytes.subarray(begin, this.at));
+    return decoder.decode(new Uint8Array(this.bytes.subarray(begin, this.at)));
   }
 }
+
+const NAMES = new Array(256 << 5);
 
 const READS = {
   0xc0: (reader) => reader.constant(null),
@@ -105,6 +280,7 @@ const READS = {
 };
 for (const [bytes, method] of [[[0xc4, 0xc5, 0xc6], 'bin'], [[0xd9, 0xda, 0xdb], 'text'], [[0xdc, 0xdd], 'list'], [[0xde, 0xdf], 'map']])
   for (const byte of bytes) READS[byte] = (reader, head, length) => reader[method](head, length);
+for (const [size, byte] of Object.entries(UINT)) READS[byte] = (reader) => reader.uint(Number(size));
 
 /** The bytes that a connection brings, as messages. Each byte is looked at once, however it arrives. */
 export class Inbox {
