@@ -155,17 +155,21 @@ for (const [name, scenario] of Object.entries(scenarios))
     assert.ok(theirs.history.length > 0);
   });
 
-test('a daemon that is killed and started again in the middle of a run is not noticed', async () => {
-  const session = new SessiondSession('killed', { socket: daemon.socket });
-  const model = new ScriptedModel([[assistantMessage('One.')], modelResponder(async () => {
-    await daemon.restart();
-    return [assistantMessage('Two.')];
-  })]);
-  const agent = new Agent({ name: 'A', model });
-  await run(agent, 'One?', { session });
-  assert.equal((await run(agent, 'Two?', { session })).finalOutput, 'Two.');
-  assert.equal((await session.getItems()).length, 4);
-});
+for (const stream of [false, true])
+  test(`a daemon that is killed and started again in the middle of a run is not noticed${stream ? ', streaming' : ''}`, async () => {
+    const session = new SessiondSession(`killed ${stream}`, { socket: daemon.socket });
+    const restarting = (...output) => modelResponder(async () => {
+      await daemon.restart();
+      return output;
+    });
+    const model = new ScriptedModel([[assistantMessage('One.')], restarting(call('get_weather', { city: 'Paris' }, 'call_1')), restarting(assistantMessage('Two.'))]);
+    const agent = new Agent({ name: 'A', model, tools: [weather()] });
+    await run(agent, 'One?', { session });
+    const result = await run(agent, 'Two?', { session, stream });
+    await result.completed;
+    assert.equal(result.finalOutput, 'Two.');
+    assert.deepEqual((await session.getItems()).map(({ role, type }) => role ?? type), ['user', 'assistant', 'user', 'function_call', 'function_call_result', 'assistant']);
+  });
 
 const compacting = (compact) => ({
   client: { responses: { compact: async () => ({ id: 'resp_1', output: await compact(), usage: { input_tokens: 1, output_tokens: 1, total_tokens: 2 } }) } },

@@ -113,6 +113,9 @@ test('what they have stored is of one shape, whoever wrote it', async () => {
   const client = new Client({ socket: daemon.socket });
   const [one, other] = await Promise.all(['python,node', 'node,python'].map(async (name) => (await client.getItems(name)).items.map((text) => JSON.parse(text))));
   assert.ok(one.length > 30);
+  const parts = (items, name) => new Set(items.flatMap((item) => (Array.isArray(item[name]) ? item[name].map(({ type }) => type) : [])));
+  for (const type of ['reasoning', 'function_call', 'function_call_output']) assert.ok(one.some((item) => item.type === type), type);
+  for (const name of ['content', 'output']) assert.ok(parts(one, name).has('input_image'), `an image in ${name}`);
   assert.deepEqual(meaning(one), meaning(other));
   await client.close();
 });

@@ -42,6 +42,10 @@ export class Daemon {
     return this;
   }
 
+  get pid() {
+    return this.#process.pid;
+  }
+
   async kill() {
     const ended = once(this.#process, 'exit');
     this.#process.kill('SIGKILL');
