@@ -67,6 +67,7 @@ const ITEMS = [
   { type: 'apply_patch_call', callId: 'call_4', status: 'completed', operation: { type: 'update_file', path: 'p', diff: 'd', moveTo: 'q' } },
   { type: 'apply_patch_call_output', callId: 'call_4', status: 'completed', output: 'done' },
   { type: 'compaction', id: 'cmp_1', encrypted_content: 'zzz' },
+  { role: 'user', content: 'x', providerData: JSON.parse('{"__proto__": {"not": "a prototype"}}') },
   { type: 'unknown', id: 'u_1', providerData: { type: 'from_the_future', deep: { camelCase: [1, { keepMe: 2 }] } } },
 ];
 

@@ -60,7 +60,8 @@ export function plain(value) {
 
 /** As an own member, whatever its name. */
 function set(object, name, value) {
-  Object.defineProperty(object, name, { value, writable: true, enumerable: true, configurable: true });
+  if (name === '__proto__') Object.defineProperty(object, name, { value, writable: true, enumerable: true, configurable: true });
+  else object[name] = value;
 }
 
 /** The same text for values that say the same. */
