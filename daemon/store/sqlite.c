@@ -408,6 +408,8 @@ static int read_counters(struct engine *engine)
         since = engine->now.position - engine->clocked.position;
     else if (r)
         return r;
+    if (engine->swept.position > engine->now.position) /* of a damaged clock; what comes now has not been swept */
+        engine->swept.position = engine->now.position;
     engine->now.receipts = engine->clocked.receipts + since;
     engine->committed = engine->now;
     engine->uptime_base_s = engine->clocked_s;

@@ -62,6 +62,8 @@ enum operation {
     X(ITEM_DROP, "DELETE FROM item WHERE session = ?1 AND operation = ?2 AND seq = ?3")                                \
     X(ITEMS_DROP, "DELETE FROM item WHERE session = ?1 AND operation = ?2 AND seq >= ?3")                              \
     X(ITEM_ERASE, "UPDATE log SET body = NULL, meta = NULL WHERE position = ?1")                                       \
+    X(ITEMS_FORGET, "DELETE FROM log WHERE session = ?1 AND position <> ?1 AND position <= ?4 AND position IN"         \
+                    " (SELECT position FROM item WHERE session = ?1 AND operation = ?2 AND seq >= ?3)")                \
     X(ITEMS_ERASE, "UPDATE log SET body = NULL, meta = NULL WHERE session = ?1 AND position IN"                        \
                    " (SELECT position FROM item WHERE session = ?1 AND operation = ?2 AND seq >= ?3)")                 \
     X(SESSION_GET, "SELECT number, count, bytes, head_seq, revision, epoch, created_us, updated_us FROM session"       \
@@ -92,6 +94,7 @@ enum operation {
     X(SWEEP_ROWS, "SELECT position, operation, session, seq, key, body IS NOT NULL FROM log WHERE position > ?1"       \
                   " AND position <= ?2 ORDER BY position LIMIT ?3")                                                    \
     X(SWEEP_DROP, "DELETE FROM log WHERE position = ?1")                                                               \
+    X(SWEEP_DROP_ERASED, "DELETE FROM log WHERE position = ?1 AND body IS NULL")                                       \
     X(FOLLOWED_GET, "SELECT position FROM followed")                                                                   \
     X(FOLLOWED_PUT, "UPDATE followed SET position = ?1")                                                               \
     X(LEFT_GET, "SELECT position FROM left_behind ORDER BY max(position, -position)")                                  \

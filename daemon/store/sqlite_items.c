@@ -157,7 +157,7 @@ static int receipt_try(struct engine *engine, const struct change *change, uint6
     bool alive = true;
     int r;
 
-    if (position == 0)
+    if (position <= engine->swept.position) /* none, or expired: one that its table cannot forget */
         return 0;
     if ((r = receipt_read(engine, change, &receipt, item, arg)))
         return r;
@@ -337,17 +337,21 @@ static int append_items(struct writing *w, const struct slice *items, size_t n, 
     return 0;
 }
 
+/* A row without its text is kept for its receipt alone. Those that the sweep has passed would stay for ever. */
 static int erase(struct writing *w, enum operation operation, uint64_t from_seq)
 {
-    static const enum statement both[] = {SQL_ITEMS_ERASE, SQL_ITEMS_DROP}; /* the texts, then where they were */
+    /* the old rows, the others' texts, then where they were */
+    static const enum statement each[] = {SQL_ITEMS_FORGET, SQL_ITEMS_ERASE, SQL_ITEMS_DROP};
     int r = 0;
 
-    for (size_t i = 0; r == 0 && i < N_ELEMENTS(both); i++) {
-        sqlite3_stmt *all = sqlite_use(w->engine, both[i]);
+    for (size_t i = 0; r == 0 && i < N_ELEMENTS(each); i++) {
+        sqlite3_stmt *all = sqlite_use(w->engine, each[i]);
 
         sqlite_bind_number(all, 1, w->session.number);
         sqlite_bind_number(all, 2, operation);
         sqlite_bind_number(all, 3, from_seq);
+        if (each[i] == SQL_ITEMS_FORGET)
+            sqlite_bind_number(all, 4, w->engine->swept.position);
         r = sqlite_run(w->engine, all);
     }
     return r;
@@ -415,12 +419,23 @@ int sqlite_add_items(struct engine *engine, const struct change *change, const s
     return change_end(&w, position, ret);
 }
 
+/* The text of one item; as erase does for many. */
+static int erase_one(struct writing *w, uint64_t position)
+{
+    bool is_swept = position <= w->engine->swept.position && position != w->session.number;
+    sqlite3_stmt *statement = sqlite_use(w->engine, is_swept ? SQL_SWEEP_DROP : SQL_ITEM_ERASE);
+
+    sqlite_bind_number(statement, 1, position);
+    return sqlite_run(w->engine, statement);
+}
+
 int sqlite_pop_item(struct engine *engine, const struct change *change, item_fn item, void *arg,
                     struct change_result *ret)
 {
-    sqlite3_stmt *last = sqlite_use(engine, SQL_ITEM_LAST), *erase_one = sqlite_use(engine, SQL_ITEM_ERASE);
+    sqlite3_stmt *last = sqlite_use(engine, SQL_ITEM_LAST);
     struct slice body, meta;
     struct writing w;
+    uint64_t position;
     bool row = false;
     int r;
 
@@ -440,7 +455,7 @@ int sqlite_pop_item(struct engine *engine, const struct change *change, item_fn 
     meta = sqlite_column_slice(last, 3);
     if (!body.data)
         return sqlite_item_is_gone(last);
-    sqlite_bind_number(erase_one, 1, sqlite_column_number(last, 0));
+    position = sqlite_column_number(last, 0);
     ret->first_seq = ret->last_seq = sqlite_column_number(last, 1);
     w.removed = 1;
     w.session.count--;
@@ -453,7 +468,7 @@ int sqlite_pop_item(struct engine *engine, const struct change *change, item_fn 
     else if (r == 0)
         r = log_append(&w, OPERATION_POP, ret->first_seq, no_text, no_text);
     sqlite3_reset(last);
-    if (r || (r = sqlite_run(engine, erase_one)) ||
+    if (r || (r = erase_one(&w, position)) ||
         (r = sqlite_item_drop(engine, w.session.number, OPERATION_ITEM, ret->first_seq)))
         return r;
     return change_end(&w, engine->now.position, ret);

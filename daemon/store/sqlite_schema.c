@@ -18,6 +18,10 @@
  *   - pop: seq of the item taken; body is its text while the receipt holds it
  *   - replace: seq from which items went; its new items are the rows that follow
  *   - clear, delete, nothing: seq 0
+ * When its receipt has expired, a row without a text is of no use any more, and goes (sqlite_upkeep.c), unless its
+ * session exists and it names it, or is its last one and tells where its numbers stand. The log's last row stays, for
+ * positions go on from it, and so do the rows by which losses were accepted.
+ *
  * The body comes last, with meta, what stands beside it: what else a row says is read without them, though the page
  * that they go on may be damaged.
  *

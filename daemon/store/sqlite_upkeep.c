@@ -91,38 +91,117 @@ static int sweep_target(struct engine *engine, uint64_t *ret)
 
     if (*ret > engine->fresh.followed)
         *ret = engine->fresh.followed;
+    if (*ret > engine->committed.position) /* a damaged clock's */
+        *ret = engine->committed.position;
     return r;
 }
 
-/* A row of the log that its receipt no longer holds. The text of a popped item goes; so does an item's row that was
- * erased, unless it names its session. Rows of removals stay: a session's last row tells where its numbers stand. */
-static int sweep_row(struct engine *engine, sqlite3_stmt *row)
+/* A row of the log on its way past the sweep. */
+struct swept_row {
+    uint64_t position, session, seq;
+    enum operation operation;
+    struct slice key;
+    bool has_body;
+};
+
+static struct swept_row read_swept_row(sqlite3_stmt *row)
 {
-    uint64_t position = sqlite_column_number(row, 0);
-    enum operation operation = (enum operation)sqlite3_column_int(row, 1);
-    uint64_t session = sqlite_column_number(row, 2), seq = sqlite_column_number(row, 3);
-    bool names_session = session == position, has_body = sqlite3_column_int(row, 5);
-    bool is_last = position == engine->committed.position; /* it tells where positions go on */
-    struct slice key = sqlite_column_slice(row, 4);
-    sqlite3_stmt *change = NULL;
+    return (struct swept_row){
+        .position = sqlite_column_number(row, 0),
+        .operation = (enum operation)sqlite3_column_int(row, 1),
+        .session = sqlite_column_number(row, 2),
+        .seq = sqlite_column_number(row, 3),
+        .key = sqlite_column_slice(row, 4),
+        .has_body = sqlite3_column_int(row, 5),
+    };
+}
+
+/* Whether the log needs it of its session, as long as that exists: the row that names it, and its last one, which tells
+ * where its numbers stand. (The table's position may be beyond that, and then the last row is an item's.) A last row
+ * stays for ever, though others may follow when the sweep has passed it: one at most for each pause of a session that
+ * is as long as receipts are kept. Of a session whose page is damaged nobody knows. */
+static int session_needs(struct engine *engine, const struct swept_row *row, bool *ret)
+{
+    sqlite3_stmt *get = sqlite_use(engine, SQL_SESSION_BY_NUMBER);
+    bool exists;
     int r;
 
-    if (key.data) {
-        if ((r = sqlite_receipt_drop(engine, key, position)))
-            return r;
-        engine->swept.receipts++;
-    }
-    if (operation == OPERATION_POP && has_body) {
-        if ((r = sqlite_item_drop(engine, session, OPERATION_POP, seq)))
-            return r;
-        change = sqlite_use(engine, SQL_ITEM_ERASE);
-    }
-    if (!is_last && (operation == OPERATION_NOTHING || (operation == OPERATION_ITEM && !has_body && !names_session)))
-        change = sqlite_use(engine, SQL_SWEEP_DROP);
-    if (!change)
+    sqlite_bind_number(get, 1, row->session);
+    r = sqlite_step(engine, get, &exists);
+    *ret = r || (exists && (row->position == row->session || row->position == sqlite_column_number(get, 8)));
+    sqlite3_reset(get);
+    return r == SESSIOND_ROLLED_BACK ? 0 : r;
+}
+
+/* The log is not needed to know that something is gone: the tables, which have all up to here, have it no more. */
+static int row_is_needed(struct engine *engine, const struct swept_row *row, bool *ret)
+{
+    *ret = true;
+    if (row->position == engine->committed.position) /* it tells where positions go on */
         return 0;
-    sqlite_bind_number(change, 1, position);
-    return sqlite_run(engine, change);
+    switch (row->operation) {
+    case OPERATION_RECOVER:
+        return 0;
+    case OPERATION_ITEM:
+        return row->has_body ? 0 : session_needs(engine, row, ret);
+    case OPERATION_POP:
+    case OPERATION_CLEAR:
+    case OPERATION_REPLACE:
+        return session_needs(engine, row, ret);
+    case OPERATION_NOTHING:
+    case OPERATION_DELETE:
+        break;
+    }
+    *ret = false;
+    return 0;
+}
+
+static int run_at(struct engine *engine, enum statement which, uint64_t position)
+{
+    sqlite3_stmt *statement = sqlite_use(engine, which);
+
+    sqlite_bind_number(statement, 1, position);
+    return sqlite_run(engine, statement);
+}
+
+static int expire_receipt(struct engine *engine, const struct swept_row *row)
+{
+    if (!row->key.data)
+        return 0;
+    engine->swept.receipts++;
+    return sqlite_receipt_drop(engine, row->key, row->position);
+}
+
+/* What only the receipt of a pop has kept. */
+static int erase_popped(struct engine *engine, const struct swept_row *row)
+{
+    int r;
+
+    if (row->operation != OPERATION_POP || !row->has_body)
+        return 0;
+    r = sqlite_item_drop(engine, row->session, OPERATION_POP, row->seq);
+    return r ? r : run_at(engine, SQL_ITEM_ERASE, row->position);
+}
+
+/* The row that named a session which is gone now. */
+static int forget_name(struct engine *engine, const struct swept_row *row)
+{
+    if (row->operation != OPERATION_DELETE)
+        return 0;
+    return run_at(engine, SQL_SWEEP_DROP_ERASED, row->session);
+}
+
+/* A row that its receipt no longer holds. */
+static int sweep_row(struct engine *engine, sqlite3_stmt *statement)
+{
+    struct swept_row row = read_swept_row(statement);
+    bool needed;
+    int r;
+
+    if ((r = expire_receipt(engine, &row)) || (r = erase_popped(engine, &row)) || (r = forget_name(engine, &row)) ||
+        (r = row_is_needed(engine, &row, &needed)))
+        return r;
+    return needed ? 0 : run_at(engine, SQL_SWEEP_DROP, row.position);
 }
 
 /* Rows that no sweep goes by any more: all before the last one that is old enough. */

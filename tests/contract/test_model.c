@@ -7,6 +7,9 @@
  * that was committed is there, one that was refused is not, and of one whose commit is uncertain the model follows what
  * the store says when it is opened anew: all of it, or nothing.
  *
+ * In every second run receipts expire at once: each restart and what is tended after it sweeps all that stands in the
+ * log; then no key is used twice.
+ *
  * SESSIOND_TEST_SEED=N repeats a run, SESSIOND_TEST_OPERATIONS=N makes it longer; the seed is printed. `make model`
  * runs many seeds.
  */
@@ -67,7 +70,8 @@ struct model {
 static struct model model, before; /* before: as it was when the transaction began */
 
 static const char *const session_ids[SESSIONS] = {"a", "b", "aa", "user_123", "\xc3\xa9", "z"};
-static char key_names[KEYS][12];
+static char key_names[KEYS][24];
+static bool receipts_expire;
 
 /* ---- chance ---- */
 
@@ -112,6 +116,8 @@ static bool receipt_lives(const struct receipt *receipt)
 
 static void erase_popped(unsigned session)
 {
+    if (receipts_expire) /* nobody asks */
+        return;
     for (size_t i = 0; i < KEYS; i++)
         if (model.receipts[i].exists && model.receipts[i].session == session && model.receipts[i].popped[0]) {
             model.receipts[i].popped[0] = '\0';
@@ -290,6 +296,14 @@ static void check_change(struct fixture *f, const struct step *operation, const 
     (void)snprintf(model.receipts[operation->key].popped, TEXT, "%s", popped);
 }
 
+static void make_new_key(int key)
+{
+    static unsigned n_keys;
+
+    (void)snprintf(key_names[key], sizeof(key_names[key]), "new-%u", ++n_keys);
+    model.receipts[key].exists = false;
+}
+
 static struct step choose_operation(void)
 {
     static const enum kind_of_change kinds[] = {ADD, ADD, ADD,   ADD,     ADD,     POP,
@@ -314,6 +328,8 @@ static struct step choose_operation(void)
     if (one_in(2)) {
         operation.key = (int)chance(KEYS);
         operation.print = (char)('a' + chance(20));
+        if (receipts_expire)
+            make_new_key(operation.key);
     }
     return operation;
 }
@@ -635,6 +651,9 @@ static void test_the_store_and_its_model_agree(void **state)
         (void)snprintf(key_names[i], sizeof(key_names[i]), "key-%zu", i);
     if (one_in(2))
         f->config.cache_bytes = SMALL_CACHE;
+    receipts_expire = one_in(2);
+    if (receipts_expire)
+        f->config.receipt_seconds = f->config.receipt_min_seconds = 0;
     f->config.follow_rows = follow_rows[chance(N(follow_rows))];
     must(open_store(f));
     while (counts.operations < n) {

@@ -503,14 +503,91 @@ static void test_rows_that_nobody_needs_are_swept(void **state)
                               " WHERE name = session.name)"),
                      0); /* the log alone tells whose rows these are */
     assert_int_equal(count(f, "SELECT count(*) FROM log WHERE operation = 6"), 0);
-    /* Of items that are gone only rows that name a session are left. */
-    assert_int_equal(count(f, "SELECT count(*) FROM log WHERE operation = 1 AND body IS NULL AND name IS NULL"), 0);
+    /* Of what is gone only rows that name a session are left, and the last one of each. */
+    assert_int_equal(count(f, "SELECT count(*) FROM log WHERE body IS NULL AND position NOT IN"
+                              " (SELECT number FROM session UNION SELECT position FROM session)"),
+                     0);
+    assert_int_equal(count(f, "SELECT count(*) FROM log"), 5);
     expect_items(f, "s", "1");
     assert_int_equal(f->got.revision, was.revision);
     assert_int_equal(f->got.epoch, was.epoch);
     must(delete (f, to("s")));
     must(add(f, to("s"), "new"));
     assert_true(f->done.epoch > was.epoch);
+}
+
+/* Items are removed long after the sweep has passed them, sessions go on, end and begin again. */
+static void test_the_log_of_a_store_that_is_used_for_ever_does_not_grow(void **state)
+{
+    struct fixture *f = *state;
+    int64_t rows[6];
+    char key[32];
+
+    must(open_store(f));
+    must(add(f, to("long"), "1"));
+    for (size_t i = 0; i < N(rows); i++) {
+        for (int j = 0; j < 10; j++) {
+            (void)snprintf(key, sizeof(key), "%zu-%d", i, j);
+            must(add(f, keyed("long", key, 'a'), "2", "3", "4"));
+            must(pop(f, to("long")));
+            must(replace(f, to("long"), SOME(f->done.last_seq - 1), "5"));
+            must(add(f, to("short"), "6"));
+        }
+        tend_all(f);
+        let_pass(f, f->config.receipt_seconds + 60);
+        tend_all(f); /* they are items still, and stay */
+        must(clear(f, to("long")));
+        must(pop(f, to("short")));
+        must(delete (f, to("short")));
+        must(add(f, to("long"), "1"));
+        let_pass(f, f->config.receipt_seconds + 60);
+        tend_all(f);
+        rows[i] = count(f, "SELECT count(*) FROM log");
+    }
+    assert_int_equal(rows[N(rows) - 1], rows[0]);
+    expect_items(f, "long", "1");
+    assert_int_equal(f->got.head_seq, 1 + N(rows) * 41);
+    reopen_store(f);
+    assert_int_equal(sizes(f).missing, 0);
+    must(add(f, to("long"), "2"));
+    assert_int_equal(f->done.first_seq, 2 + N(rows) * 41);
+}
+
+/* Where nothing follows a removal, its row alone tells which numbers were given. */
+static void test_the_last_row_of_each_session_is_not_swept(void **state)
+{
+    struct fixture *f = *state;
+
+    must(open_store(f));
+    must(add(f, to("cleared"), "1", "2"));
+    must(clear(f, to("cleared")));
+    must(replace(f, to("replaced"), FROM_START, "1"));
+    must(replace(f, to("replaced"), FROM_START));
+    must(add(f, to("popped"), "1"));
+    must(pop(f, to("popped")));
+    must(pop(f, to("another")));
+    must(add(f, to("another"), "1"));
+    let_pass(f, f->config.receipt_seconds + 60);
+    tend_all(f);
+    assert_int_equal(count(f, "SELECT count(*) FROM log JOIN session ON log.position = session.position"), 4);
+    assert_int_equal(count(f, "SELECT count(*) FROM log JOIN session ON log.position = session.number"), 4);
+    assert_int_equal(count(f, "SELECT count(*) FROM log"), 7); /* that of `another` is both */
+}
+
+static void test_a_deleted_session_leaves_no_trace_in_the_end(void **state)
+{
+    struct fixture *f = *state;
+
+    must(open_store(f));
+    must(add(f, to("a neighbour"), "a neighbour"));
+    must(add(f, to("abracadabra"), "1"));
+    must(clear(f, to("abracadabra")));
+    must(delete (f, to("abracadabra")));
+    must(add(f, to("a neighbour"), "2"));
+    let_pass(f, f->config.receipt_seconds + 60);
+    assert_true(contains(file_of(f, "items.db"), "abracadabra"));
+    tend_all(f);
+    expect_no_trace(f, "abracadabra");
 }
 
 /* The log's last row tells where positions go on, and that nothing is missing. */
@@ -1358,6 +1435,9 @@ int main(int argc, char **argv)
         TEST(test_a_receipt_is_kept_for_its_time_and_then_goes),
         TEST(test_what_a_receipt_held_goes_with_it),
         TEST(test_rows_that_nobody_needs_are_swept),
+        TEST(test_the_log_of_a_store_that_is_used_for_ever_does_not_grow),
+        TEST(test_the_last_row_of_each_session_is_not_swept),
+        TEST(test_a_deleted_session_leaves_no_trace_in_the_end),
         TEST(test_the_last_row_is_not_swept),
         TEST(test_of_too_many_receipts_the_oldest_go),
         TEST(test_no_receipt_goes_before_its_shortest_time),
