@@ -64,6 +64,8 @@ enum setting_when {
     X(receipt_seconds, "seconds", 86400, 60, 31536000, AT_START, "uptime for which receipts are kept")                 \
     X(receipt_min_seconds, "seconds", 3600, 1, 31536000, AT_START, "uptime for which a receipt is kept in any case")   \
     X(receipts, "receipts", 4000000, 1000, 1000000000, AT_START, "receipts of one store; then the oldest go")          \
+    X(erase_seconds, "seconds", 20, 0, 86400, AT_START,                                                                \
+      "time after which what was removed is erased from a store's write-ahead log, too, within half a minute")         \
     X(grace_seconds, "seconds", 3, 1, 300, AT_ONCE, "time to finish what was read when the daemon stops")
 
 /* X(name, field, kind, when, default, meaning): the others. The default is for people. */

@@ -20,7 +20,7 @@
 enum {
     PACE_BATCHES = 8,   /* batches that the pace of a lane is told from, about */
     SETTLE_SECONDS = 1, /* after work, an idle lane looks after its stores soon, as the infirmary does always, */
-    IDLE_SECONDS = 60,  /* and then now and again */
+    IDLE_SECONDS = 30,  /* and then now and again; a busy one no more seldom */
 };
 
 struct lane {
@@ -44,6 +44,7 @@ struct lane {
     bool is_infirmary;
     struct list open; /* stores, the most recently used last; in the infirmary all that are there */
     size_t n_open;
+    uint64_t tended_us; /* when all of them were looked after */
     struct lane_counts counts;
 };
 
@@ -445,6 +446,7 @@ static bool tend_all(struct lane *lane)
 {
     bool more = false;
 
+    lane->tended_us = clock_monotonic_us();
     ballast_restore(lane->lanes->ballast);
     LIST_FOR_EACH_SAFE(link, &lane->open)
     if (lane->is_infirmary)
@@ -452,6 +454,12 @@ static bool tend_all(struct lane *lane)
     else
         more |= tend_store(lane, CONTAINER_OF(link, struct lane_store, open));
     return more;
+}
+
+/* A lane that one store keeps busy is never idle, and the others would wait for ever. */
+static bool all_are_due(const struct lane *lane)
+{
+    return clock_monotonic_us() - lane->tended_us >= UINT64_C(1000000) * IDLE_SECONDS;
 }
 
 /* ---- the thread ---- */
@@ -542,7 +550,7 @@ static void *run_lane(void *arg)
             else if (lane->is_infirmary)
                 nurse(lane, store);
             else
-                more = more ? tend_all(lane) : tend_store(lane, store);
+                more = more || all_are_due(lane) ? tend_all(lane) : tend_store(lane, store);
             settled = false;
         } else {
             settled = !more && !lane->is_infirmary;

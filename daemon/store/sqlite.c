@@ -145,6 +145,8 @@ static int sqlite_commit(struct engine *engine)
 
     sqlite3_reset(sqlite_use(engine, SQL_COMMIT));
     if (rc == SQLITE_DONE) {
+        if (engine->committed.erasures == engine->erasures_gone)
+            engine->erased_us = clock_monotonic_us(); /* if any: the first */
         engine->committed = engine->now;
         fresh_commit(&engine->fresh);
         if (engine->recovering)
@@ -318,6 +320,7 @@ static int open_head(struct engine *engine)
     if ((r = sqlite_head_open(engine, &exists)))
         return r;
     snprintf(log, sizeof(log), "%s-wal", engine->path);
+    engine->now.erasures = !is_empty(log); /* who knows what the one before has erased */
     if (!is_empty(engine->path) || (engine->head.position == 0 && is_empty(log)))
         return 0;
     log_error("store_gone acknowledged=%llu path=\"%s\" do=\"put a backup in its place, or remove the directory\"",

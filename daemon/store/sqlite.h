@@ -114,6 +114,7 @@ struct counters {
     uint64_t position; /* of the log's last row */
     uint64_t receipts; /* ever written */
     uint64_t chain;    /* running hash of the log's rows */
+    uint64_t erasures; /* of texts, since the opening */
 };
 
 struct engine {
@@ -139,6 +140,8 @@ struct engine {
     uint64_t clocked_s;             /* its uptime */
     int log_pages;                  /* in the write-ahead log */
     bool log_is_old;                /* some of it is from before the opening */
+    uint64_t erasures_gone;         /* so many have left the write-ahead log, too */
+    uint64_t erased_us;             /* monotonic: the first that has not */
     sqlite3_backup *backup;         /* an unfinished copy, NULL: none */
     sqlite3 *backup_db;             /* its file */
 };

@@ -344,6 +344,7 @@ static int erase(struct writing *w, enum operation operation, uint64_t from_seq)
     static const enum statement each[] = {SQL_ITEMS_FORGET, SQL_ITEMS_ERASE, SQL_ITEMS_DROP};
     int r = 0;
 
+    w->engine->now.erasures++;
     for (size_t i = 0; r == 0 && i < N_ELEMENTS(each); i++) {
         sqlite3_stmt *all = sqlite_use(w->engine, each[i]);
 
@@ -425,6 +426,7 @@ static int erase_one(struct writing *w, uint64_t position)
     bool is_swept = position <= w->engine->swept.position && position != w->session.number;
     sqlite3_stmt *statement = sqlite_use(w->engine, is_swept ? SQL_SWEEP_DROP : SQL_ITEM_ERASE);
 
+    w->engine->now.erasures++;
     sqlite_bind_number(statement, 1, position);
     return sqlite_run(w->engine, statement);
 }

@@ -20,9 +20,9 @@ enum {
     BACKUP_PAGES = 256,
 };
 
-int sqlite_checkpoint(struct engine *engine)
+static int checkpoint(struct engine *engine, int mode)
 {
-    int rc = sqlite3_wal_checkpoint_v2(engine->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    int rc = sqlite3_wal_checkpoint_v2(engine->db, NULL, mode, NULL, NULL);
 
     if (rc != SQLITE_OK)
         return sqlite_fault(engine, rc, "checkpoint");
@@ -30,6 +30,31 @@ int sqlite_checkpoint(struct engine *engine)
     engine->log_is_old = false;
     sqlite_head_sync(engine);
     return 0;
+}
+
+int sqlite_checkpoint(struct engine *engine)
+{
+    return checkpoint(engine, SQLITE_CHECKPOINT_PASSIVE);
+}
+
+/* ---- erasing ---- */
+
+/* The database is overwritten where texts are erased. But what was appended lately stands in the write-ahead log too,
+ * and beyond what is used of that now, texts of its earlier rounds. So some time after texts were erased the log is
+ * written back and cut off; not each time, for a log that grows costs more than one that is written over. */
+static bool erasing_is_due(const struct engine *engine)
+{
+    return !engine->is_volatile && engine->committed.erasures != engine->erasures_gone &&
+           clock_monotonic_us() - engine->erased_us >= engine->config->erase_seconds * 1000000;
+}
+
+static int erase_log(struct engine *engine)
+{
+    int r = checkpoint(engine, SQLITE_CHECKPOINT_TRUNCATE);
+
+    if (r == 0)
+        engine->erasures_gone = engine->committed.erasures;
+    return r;
 }
 
 /* ---- the clock: which position was the last at which uptime ---- */
@@ -179,6 +204,7 @@ static int erase_popped(struct engine *engine, const struct swept_row *row)
 
     if (row->operation != OPERATION_POP || !row->has_body)
         return 0;
+    engine->now.erasures++;
     r = sqlite_item_drop(engine, row->session, OPERATION_POP, row->seq);
     return r ? r : run_at(engine, SQL_ITEM_ERASE, row->position);
 }
@@ -188,6 +214,7 @@ static int forget_name(struct engine *engine, const struct swept_row *row)
 {
     if (row->operation != OPERATION_DELETE)
         return 0;
+    engine->now.erasures++;
     return run_at(engine, SQL_SWEEP_DROP_ERASED, row->session);
 }
 
@@ -267,6 +294,10 @@ int sqlite_tend(struct engine *engine, bool *ret_more)
         sqlite_head_sync(engine);
     if (engine->missing)
         return 0; /* nothing is changed until somebody has looked */
+    if (erasing_is_due(engine)) {
+        *ret_more = true;
+        return erase_log(engine);
+    }
     if (engine->log_pages >= CHECKPOINT_PAGES)
         return sqlite_checkpoint(engine);
     if (sqlite_follow_is_due(engine, clock_is_due(engine) && engine->fresh.followed <= engine->clocked.position))

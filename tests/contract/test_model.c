@@ -651,6 +651,8 @@ static void test_the_store_and_its_model_agree(void **state)
         (void)snprintf(key_names[i], sizeof(key_names[i]), "key-%zu", i);
     if (one_in(2))
         f->config.cache_bytes = SMALL_CACHE;
+    if (one_in(2))
+        f->config.erase_seconds = 0;
     receipts_expire = one_in(2);
     if (receipts_expire)
         f->config.receipt_seconds = f->config.receipt_min_seconds = 0;

@@ -409,6 +409,90 @@ static void test_removed_texts_leave_the_file(void **state)
     }
 }
 
+/* ---- and in the write-ahead log ---- */
+
+static bool is_in_files(struct fixture *f, const char *text)
+{
+    return contains(file_of(f, "items.db"), text) || contains(file_of(f, "items.db-wal"), text);
+}
+
+/* Of an open store. What was erased may have been in use long before, and the log overwritten since. */
+static void test_removed_texts_leave_the_log_in_time(void **state)
+{
+    struct fixture *f = *state;
+
+    f->config.erase_seconds = 3600;
+    must(open_store(f));
+    must(add(f, to("s"), "a neighbour", "abracadabra"));
+    must(pop(f, to("s")));
+    tend_all(f);
+    assert_true(contains(file_of(f, "items.db-wal"), "abracadabra"));
+
+    f->config.erase_seconds = 0;
+    tend_all(f);
+    assert_false(is_in_files(f, "abracadabra"));
+    for (int way = 0; way < 4; way++) {
+        must(add(f, to("t"), "a neighbour", "abracadabra"));
+        if (way % 2) /* it is in the database, too */
+            reopen_store(f);
+        assert_true(is_in_files(f, "abracadabra"));
+        if (way < 2)
+            must(replace(f, to("t"), FROM_START, "x"));
+        else
+            must(delete (f, to("t")));
+        tend_all(f);
+        assert_false(is_in_files(f, "abracadabra"));
+        expect_items(f, "s", "a neighbour");
+    }
+}
+
+static void test_a_pop_with_a_key_leaves_the_log_when_it_is_cleared(void **state)
+{
+    struct fixture *f = *state;
+
+    f->config.erase_seconds = 0;
+    must(open_store(f));
+    must(add(f, to("s"), "abracadabra"));
+    must(pop(f, keyed("s", "k", 'a')));
+    tend_all(f);
+    assert_true(is_in_files(f, "abracadabra")); /* the receipt has it */
+    must(clear(f, to("s")));
+    tend_all(f);
+    assert_false(is_in_files(f, "abracadabra"));
+}
+
+static void test_what_was_removed_before_a_kill_leaves_the_log_after_it(void **state)
+{
+    struct fixture *f = *state;
+
+    f->config.erase_seconds = 3600;
+    must(open_store(f));
+    must(add(f, to("s"), "a neighbour", "abracadabra"));
+    must(pop(f, to("s")));
+    kill_store(f, NULL);
+    assert_true(contains(file_of(f, "items.db-wal"), "abracadabra"));
+    f->config.erase_seconds = 0;
+    tend_all(f);
+    assert_false(is_in_files(f, "abracadabra"));
+    expect_items(f, "s", "a neighbour");
+}
+
+/* A log that grows costs more than one that is written over. */
+static void test_a_log_from_which_nothing_was_erased_is_not_cut_off(void **state)
+{
+    struct fixture *f = *state;
+    struct stat before, after;
+
+    f->config.erase_seconds = 0;
+    must(open_store(f));
+    tend_all(f); /* what a new store has written */
+    must(add(f, to("s"), "1"));
+    assert_int_equal(stat(file_of(f, "items.db-wal"), &before), 0);
+    tend_all(f);
+    assert_int_equal(stat(file_of(f, "items.db-wal"), &after), 0);
+    assert_true(before.st_size > 0 && before.st_size == after.st_size);
+}
+
 /* ---- receipts age ---- */
 
 /* Lets so many seconds of uptime pass, of which nothing happened in this store: what the clock would have written. */
@@ -1432,6 +1516,10 @@ int main(int argc, char **argv)
         TEST(test_a_killed_process_leaves_all_that_it_committed),
         TEST(test_a_killed_process_leaves_nothing_of_an_open_transaction),
         TEST(test_removed_texts_leave_the_file),
+        TEST(test_removed_texts_leave_the_log_in_time),
+        TEST(test_a_pop_with_a_key_leaves_the_log_when_it_is_cleared),
+        TEST(test_what_was_removed_before_a_kill_leaves_the_log_after_it),
+        TEST(test_a_log_from_which_nothing_was_erased_is_not_cut_off),
         TEST(test_a_receipt_is_kept_for_its_time_and_then_goes),
         TEST(test_what_a_receipt_held_goes_with_it),
         TEST(test_rows_that_nobody_needs_are_swept),
