@@ -233,6 +233,49 @@ static void test_who_has_too_much_unread_is_told_busy(void **state)
     assert_true(n_busy > 0 && n_read > 0);
 }
 
+/* Sends one item of so many bytes that is none: it is looked through to its end, and nothing is stored. */
+static void send_large(int fd, uint32_t msgid, size_t size)
+{
+    struct buf item = BUF_INIT, request = BUF_INIT;
+
+    buf_append(&item, "{\"text\":\"", 9);
+    for (size_t i = 0; i < size; i++)
+        buf_append(&item, "x", 1);
+    pack_request(&request, msgid, "add_items");
+    pack_map(&request, 2);
+    pack_pair_text(&request, "session", slice_of("s"));
+    pack_text(&request, slice_of("items"));
+    pack_array(&request, 1);
+    pack_text(&request, buf_slice(&item));
+    raw_send_buf(fd, &request);
+    buf_deinit(&item);
+}
+
+/* Each thread has a heap, and must not keep as much of it free as it ever had in use. */
+static void test_what_large_requests_took_goes_back(void **state)
+{
+    struct daemon *daemon = *state;
+    int fds[8];
+    long before;
+
+    for (size_t i = 0; i < N(fds); i++) {
+        fds[i] = raw_connect(daemon->socket);
+        send_large(fds[i], 0, 1);
+        raw_expect(fds[i], 0, "invalid");
+    }
+    before = status_kib(daemon, "RssAnon");
+    for (uint32_t round = 1; round < 6; round++) {
+        for (size_t i = 0; i < N(fds); i++)
+            send_large(fds[i], round, (size_t)MIB * 6 * round);
+        for (size_t i = 0; i < N(fds); i++)
+            raw_expect(fds[i], round, "invalid");
+    }
+    for (size_t i = 0; i < N(fds); i++)
+        close(fds[i]);
+    if (!harness_is_slow())
+        WAIT_UNTIL(status_kib(daemon, "RssAnon") < before + 12 * 1024);
+}
+
 /* ---- floods ---- */
 
 /* One writes without end and reads nothing; the others are served all the same. */
@@ -331,6 +374,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_500_clients_of_a_daemon_with_64_descriptors, few_setup, few_teardown),
         WITH(slow_setup, test_clients_that_never_read_hold_no_more_than_their_limit_and_are_cut),
         WITH(unread_setup, test_who_has_too_much_unread_is_told_busy),
+        WITH(daemon_setup, test_what_large_requests_took_goes_back),
         WITH(daemon_setup, test_a_flood_on_one_connection_leaves_the_others_their_turn),
         WITH(daemon_setup, test_requests_sent_before_hanging_up_are_all_carried_out),
         WITH(small_setup, test_too_many_requests_are_refused_each_with_an_answer),
