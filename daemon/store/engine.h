@@ -4,9 +4,10 @@
  * Rules, proved for every engine by tests/contract:
  *  - Used by one thread at a time, the lane of its store; every call is synchronous.
  *  - Several requests may share a transaction: begin, any number of operations, commit or rollback.
- *  - An operation returns 0 (done), an outcome, or a fault. After CONFLICT, KEY_REUSED or NOT_FOUND it has changed
- *    nothing and the transaction goes on. After SESSIOND_FULL, SESSIOND_ROLLED_BACK (damage, or less than was
- *    acknowledged) or a fault the transaction must be rolled back.
+ *  - An operation returns 0 (done), an outcome, or a fault. After CONFLICT, KEY_REUSED or NOT_FOUND, and after
+ *    SESSIOND_FULL because the owner may have no more (enum over), it has changed nothing and the transaction goes on.
+ *    After any other SESSIOND_FULL, SESSIOND_ROLLED_BACK (damage, or less than was acknowledged) or a fault the
+ *    transaction must be rolled back.
  *  - commit returns 0 (all of it is on disk), SESSIOND_UNCERTAIN (it may or may not be), SESSIOND_FULL or a fault
  *    (certainly nothing of it is stored).
  *  - After a fault is_broken may say that the engine's view of the disk is no longer to be trusted: close and reopen.
@@ -34,6 +35,15 @@ struct change {
     struct number if_revision, if_epoch;
     uint64_t now_us;          /* wall clock, for people */
     const struct slice *meta; /* what stands beside each item that is added; data NULL: nothing. NULL: beside none */
+    bool no_sessions;         /* its owner may have no more of them; a change that begins one is refused, */
+    bool no_bytes;            /* or nothing more on the disk; any that adds to it is refused, a removal is not */
+};
+
+/* What a change was refused for, with SESSIOND_FULL. */
+enum over {
+    OVER_DISK, /* there is no space, and the transaction must be rolled back */
+    OVER_SESSIONS,
+    OVER_BYTES, /* this and the one before: its owner may have no more; nothing has been changed */
 };
 
 struct change_result {
@@ -42,6 +52,7 @@ struct change_result {
     uint64_t removed;             /* items */
     bool repeated;                /* the answer is an old receipt's: nothing was done now */
     bool erased;                  /* a repeated pop whose item a clear has erased */
+    enum over over;               /* with SESSIOND_FULL */
 };
 
 struct selection {
@@ -74,6 +85,13 @@ struct store_sizes {
     uint64_t missing; /* as above */
 };
 
+/* What a store holds that its owner has to pay for. */
+struct store_use {
+    uint64_t sessions; /* with those that the open transaction begins, and without those that it deletes */
+    uint64_t bytes;    /* on the disk, of the database and its log, by the last commit or step; 0: it is volatile */
+    uint64_t spare;    /* of these bytes those that are free, and used before the database grows */
+};
+
 /* `meta`: data NULL where the item has none, or nobody asked. Return: 0 to go on, or a fault (of a reading, or an
  * outcome) that ends the operation and is what it returns. */
 typedef int (*item_fn)(void *arg, uint64_t seq, struct slice item, struct slice meta);
@@ -90,6 +108,11 @@ struct engine_table {
 
     /* Bytes in its write-ahead log, without asking the disk. NULL: it has none. */
     uint64_t (*log_bytes)(const struct engine *engine);
+
+    /* What it holds, without asking the disk. NULL: it does not count. */
+    void (*use)(const struct engine *engine, struct store_use *ret);
+    /* The sessions of a store that is closed, as far as that is written down; 0: opening it will tell. */
+    uint64_t (*closed_sessions)(const char *directory);
 
     int (*begin)(struct engine *engine, bool writes);
     int (*commit)(struct engine *engine);

@@ -15,6 +15,10 @@
 #include "config.h"
 #include "store/sqlite_schema.h"
 
+enum {
+    MEASURE_PAGES = 16, /* written to the log since it was last looked how large the database is */
+};
+
 static const char *const statement_texts[SQL_N] = {
 #define SQLITE_STATEMENT_TEXT(name, text) text,
     SQLITE_STATEMENTS(SQLITE_STATEMENT_TEXT)
@@ -116,6 +120,18 @@ void sqlite_bind_number(sqlite3_stmt *statement, int index, uint64_t value)
     sqlite3_bind_int64(statement, index, (sqlite3_int64)value);
 }
 
+/* Reads one row of up to three numbers; a missing row and NULL leave them as they are. */
+static int read_numbers(struct engine *engine, sqlite3_stmt *statement, uint64_t **ret, size_t n)
+{
+    bool row;
+    int r = sqlite_step(engine, statement, &row);
+
+    for (size_t i = 0; r == 0 && row && i < n; i++)
+        *ret[i] = sqlite_column_number(statement, (int)i);
+    sqlite3_reset(statement);
+    return r;
+}
+
 /* ---- transactions ---- */
 
 /* Nothing is built on a log that opening could not write back: its syncs may have failed before, and then the kernel
@@ -139,6 +155,19 @@ static void sqlite_rollback(struct engine *engine)
         engine->broken = true;
 }
 
+/* How large the database is, from its first page, which is in memory. Each page by which it grows is in the log first,
+ * so that a look now and again will do. */
+static void measure(struct engine *engine)
+{
+    uint64_t *pages[] = {&engine->pages}, *free_pages[] = {&engine->free_pages};
+
+    if (abs(engine->log_pages - engine->measured_log_pages) < MEASURE_PAGES && engine->pages)
+        return;
+    engine->measured_log_pages = engine->log_pages;
+    if (read_numbers(engine, sqlite_use(engine, SQL_PAGE_COUNT), pages, 1) == 0)
+        (void)read_numbers(engine, sqlite_use(engine, SQL_FREE_COUNT), free_pages, 1);
+}
+
 static int sqlite_commit(struct engine *engine)
 {
     int rc = sqlite3_step(sqlite_use(engine, SQL_COMMIT));
@@ -153,6 +182,7 @@ static int sqlite_commit(struct engine *engine)
             engine->missing = 0;
         engine->recovering = false;
         (void)sqlite_head_write(engine); /* without it a loss would go unnoticed; nothing is lost now */
+        measure(engine);
         return 0;
     }
     if ((rc & 0xff) == SQLITE_FULL) { /* the frame that would make it valid is not in the log */
@@ -379,18 +409,6 @@ static int prepare_statements(struct engine *engine)
     return 0;
 }
 
-/* Reads one row of up to three numbers; a missing row and NULL leave them as they are. */
-static int read_numbers(struct engine *engine, sqlite3_stmt *statement, uint64_t **ret, size_t n)
-{
-    bool row;
-    int r = sqlite_step(engine, statement, &row);
-
-    for (size_t i = 0; r == 0 && row && i < n; i++)
-        *ret[i] = sqlite_column_number(statement, (int)i);
-    sqlite3_reset(statement);
-    return r;
-}
-
 static int read_counters(struct engine *engine)
 {
     sqlite3_stmt *keys = sqlite_use(engine, SQL_LOG_KEYS_AFTER);
@@ -418,6 +436,20 @@ static int read_counters(struct engine *engine)
     engine->uptime_base_s = engine->clocked_s;
     engine->opened_us = clock_monotonic_us();
     return 0;
+}
+
+/* The head's number is that of its position; behind another one they are counted. Where a page of them is damaged,
+ * nobody knows better than the head. */
+static int count_sessions(struct engine *engine)
+{
+    const struct counters *head = &engine->head;
+    uint64_t sessions = head->sessions;
+    int r = 0;
+
+    if (!engine->head_counts || head->position != engine->now.position || head->chain != engine->now.chain)
+        r = read_numbers(engine, sqlite_use(engine, SQL_SESSIONS_COUNT), (uint64_t *[]){&sessions}, 1);
+    engine->now.sessions = engine->committed.sessions = sessions;
+    return r == SESSIOND_ROLLED_BACK ? 0 : r;
 }
 
 static void engine_free(struct engine *engine)
@@ -469,8 +501,10 @@ static int sqlite_open(struct engine **ret, const char *directory, const struct 
     if ((!engine->is_volatile && (r = file_make_directory(directory))) || (r = open_head(engine)) ||
         (r = open_database(engine)) || (r = schema_migrate(engine->db, engine->path)) ||
         (r = settle_database(engine)) || (r = prepare_statements(engine)) || (r = read_counters(engine)) ||
-        (r = sqlite_head_compare(engine)) || (r = sqlite_fresh_load(engine)) || (r = empty_log(engine)))
+        (r = sqlite_head_compare(engine)) || (r = count_sessions(engine)) || (r = sqlite_fresh_load(engine)) ||
+        (r = empty_log(engine)))
         return r;
+    measure(engine);
     sqlite3_db_config(engine->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
     *ret = TAKE(engine);
     return 0;
@@ -499,6 +533,15 @@ static void sqlite_close(struct engine *engine)
 static uint64_t sqlite_log_bytes(const struct engine *engine)
 {
     return (uint64_t)engine->log_pages * PAGE_SIZE;
+}
+
+static void sqlite_count_use(const struct engine *engine, struct store_use *ret)
+{
+    *ret = (struct store_use){.sessions = engine->now.sessions};
+    if (engine->is_volatile)
+        return;
+    ret->bytes = engine->pages * PAGE_SIZE + sqlite_log_bytes(engine);
+    ret->spare = engine->free_pages * PAGE_SIZE;
 }
 
 static int sqlite_sizes(struct engine *engine, struct store_sizes *ret)
@@ -554,6 +597,8 @@ const struct engine_table sqlite_engine = {
     .close = sqlite_close,
     .is_broken = sqlite_is_broken,
     .log_bytes = sqlite_log_bytes,
+    .use = sqlite_count_use,
+    .closed_sessions = sqlite_head_sessions,
     .begin = sqlite_begin,
     .commit = sqlite_commit,
     .rollback = sqlite_rollback,

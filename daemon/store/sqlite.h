@@ -100,7 +100,9 @@ enum operation {
     X(LEFT_GET, "SELECT position FROM left_behind ORDER BY max(position, -position)")                                  \
     X(LEFT_PUT, "INSERT OR IGNORE INTO left_behind VALUES (?1)")                                                       \
     X(LEFT_CLEAR, "DELETE FROM left_behind")                                                                           \
-    X(PAGES, "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
+    X(PAGES, "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")                             \
+    X(PAGE_COUNT, "PRAGMA page_count")                                                                                 \
+    X(FREE_COUNT, "PRAGMA freelist_count")
 
 enum statement {
 #define SQLITE_STATEMENT_ENUM(name, text) SQL_##name,
@@ -115,6 +117,7 @@ struct counters {
     uint64_t receipts; /* ever written */
     uint64_t chain;    /* running hash of the log's rows */
     uint64_t erasures; /* of texts, since the opening */
+    uint64_t sessions; /* that there are */
 };
 
 struct engine {
@@ -131,6 +134,7 @@ struct engine {
     bool head_dirty;                /* not yet synced */
     uint64_t head_synced_us;        /* monotonic */
     struct counters head;           /* what was acknowledged, as the head says */
+    bool head_counts;               /* it also says how many sessions there were then */
     bool recovering;                /* the open transaction accepts the loss */
     uint64_t missing;               /* rows of the log that were acknowledged and are not there; 0: none */
     struct fresh fresh;             /* what the log has and the tables do not have yet */
@@ -138,7 +142,9 @@ struct engine {
     uint64_t opened_us;             /* monotonic */
     struct counters clocked;        /* at the last row of `clock` */
     uint64_t clocked_s;             /* its uptime */
-    int log_pages;                  /* in the write-ahead log */
+    int log_pages;                  /* in the write-ahead log, */
+    int measured_log_pages;         /* and when these were looked up: */
+    uint64_t pages, free_pages;     /* of the database */
     bool log_is_old;                /* some of it is from before the opening */
     uint64_t erasures_gone;         /* so many have left the write-ahead log, too */
     uint64_t erased_us;             /* monotonic: the first that has not */
@@ -187,6 +193,8 @@ void sqlite_head_sync(struct engine *engine);
 bool sqlite_head_is_due(const struct engine *engine);
 /* Sets engine->missing by what the store has and the head says. */
 int sqlite_head_compare(struct engine *engine);
+/* The sessions of a store that is closed, as its head says; 0: it does not. */
+uint64_t sqlite_head_sessions(const char *directory);
 uint64_t sqlite_chain(uint64_t before, const uint64_t numbers[], size_t n, struct slice body, struct slice meta);
 
 /* sqlite_pages.c. Databases are opened with this VFS, and a new one is told to leave room for the checksums. It lies

@@ -6,6 +6,9 @@
  * It holds the log's last position and the running hash of all rows up to there, twice, in turn, each with a checksum.
  * It is written after each commit, and synced each second and with each checkpoint. So a loss is noticed, unless the
  * same power cut also took the head.
+ *
+ * Behind each of the two stands how many sessions the store had then, for who must know and has not opened it. Heads of
+ * earlier releases have nothing there.
  */
 #include "store/sqlite.h"
 
@@ -31,7 +34,11 @@ struct slot {
     char magic[8];
     uint64_t position, chain;
     uint64_t checksum; /* of the fields before it */
+    uint64_t sessions;
+    uint64_t sessions_checksum; /* of all before it */
 };
+
+enum { SLOT_SIZE = offsetof(struct slot, sessions) }; /* without which it is none */
 
 static const char magic[8] = "sdhead1";
 
@@ -40,22 +47,29 @@ static uint64_t checksum_of(const struct slot *slot)
     return XXH3_64bits(slot, offsetof(struct slot, checksum));
 }
 
+static uint64_t sessions_checksum_of(const struct slot *slot)
+{
+    return XXH3_64bits(slot, offsetof(struct slot, sessions_checksum));
+}
+
 /* Reads the newer of the two slots. A head without a valid slot says nothing: position 0. */
-static int read_slots(struct engine *engine, struct counters *ret)
+static int read_slots(int fd, struct counters *ret, bool *ret_counts)
 {
     struct slot slot;
     ssize_t n;
 
     *ret = (struct counters){0};
+    *ret_counts = false;
     for (off_t i = 0; i < 2; i++) {
-        n = pread(engine->head_fd, &slot, sizeof(slot), i * SLOT_DISTANCE);
+        n = pread(fd, &slot, sizeof(slot), i * SLOT_DISTANCE);
         if (n < 0)
             return fault(errno, "read a store's head");
-        if (n < (ssize_t)sizeof(slot) || memcmp(slot.magic, magic, sizeof(magic)) != 0 ||
+        if (n < (ssize_t)SLOT_SIZE || memcmp(slot.magic, magic, sizeof(magic)) != 0 ||
             slot.checksum != checksum_of(&slot) || slot.position < ret->position)
             continue;
-        ret->position = slot.position;
-        ret->chain = slot.chain;
+        *ret_counts = n == (ssize_t)sizeof(slot) && slot.sessions_checksum == sessions_checksum_of(&slot);
+        *ret = (struct counters){
+            .position = slot.position, .chain = slot.chain, .sessions = *ret_counts ? slot.sessions : 0};
     }
     return 0;
 }
@@ -73,7 +87,25 @@ int sqlite_head_open(struct engine *engine, bool *ret_exists)
         return fault(errno, path);
     if (!*ret_exists && (r = file_sync_parent(path)))
         return r;
-    return read_slots(engine, &engine->head);
+    return read_slots(engine->head_fd, &engine->head, &engine->head_counts);
+}
+
+uint64_t sqlite_head_sessions(const char *directory)
+{
+    struct counters head = {0};
+    char path[PATH_MAX];
+    bool counts;
+    int fd;
+
+    if (snprintf(path, sizeof(path), "%s/items.head", directory) >= (int)sizeof(path))
+        return 0;
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return 0;
+    if (read_slots(fd, &head, &counts))
+        head.sessions = 0;
+    close(fd);
+    return head.sessions;
 }
 
 void sqlite_head_close(struct engine *engine)
@@ -87,12 +119,15 @@ void sqlite_head_close(struct engine *engine)
 
 int sqlite_head_write(struct engine *engine)
 {
-    struct slot slot = {.position = engine->committed.position, .chain = engine->committed.chain};
+    struct slot slot = {.position = engine->committed.position,
+                        .chain = engine->committed.chain,
+                        .sessions = engine->committed.sessions};
 
     if (engine->head_fd < 0 || engine->missing)
         return 0;
     memcpy(slot.magic, magic, sizeof(magic));
     slot.checksum = checksum_of(&slot);
+    slot.sessions_checksum = sessions_checksum_of(&slot);
     engine->head_slot = !engine->head_slot;
     if (pwrite(engine->head_fd, &slot, sizeof(slot), (off_t)engine->head_slot * SLOT_DISTANCE) != (ssize_t)sizeof(slot))
         return fault(errno, "write a store's head");

@@ -250,6 +250,27 @@ static int change_empties(struct writing *w)
     return r;
 }
 
+/* Whether the owner may have what a change adds. Return: 0, or SESSIOND_FULL before anything has been changed. */
+static int change_fits(const struct writing *w, bool begins_session, struct change_result *ret)
+{
+    if (w->change->no_bytes)
+        ret->over = OVER_BYTES;
+    else if (begins_session && w->change->no_sessions)
+        ret->over = OVER_SESSIONS;
+    return ret->over ? SESSIOND_FULL : 0;
+}
+
+/* Whether so many bytes of items in place of what the session has are a removal: what an owner who may have no more can
+ * do about it. */
+static bool change_removes(const struct writing *w, bool of_all, const struct slice *items, size_t n)
+{
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < n; i++)
+        bytes += items[i].size + (w->change->meta ? w->change->meta[i].size : 0);
+    return w->session.count > 0 && (n == 0 || (of_all && bytes <= w->session.bytes));
+}
+
 /* The items that are added may wait if they are few, and not too much waits already. */
 static int change_waits(struct writing *w, size_t n)
 {
@@ -307,13 +328,13 @@ static int change_end(struct writing *w, uint64_t position, struct change_result
 }
 
 /* A success that changed nothing leaves a row only to hold its receipt. */
-static int change_nothing(struct writing *w)
+static int change_nothing(struct writing *w, struct change_result *ret)
 {
     int r;
 
     if (!w->change->key.data)
         return 0;
-    if ((r = log_append(w, OPERATION_NOTHING, 0, no_text, no_text)))
+    if ((r = change_fits(w, false, ret)) || (r = log_append(w, OPERATION_NOTHING, 0, no_text, no_text)))
         return r;
     return receipt_put(w, w->engine->now.position);
 }
@@ -408,10 +429,10 @@ int sqlite_add_items(struct engine *engine, const struct change *change, const s
     if ((r = change_begin(&w, engine, change, NULL, NULL, ret)) || ret->repeated)
         return r;
     if (n == 0)
-        return change_nothing(&w);
+        return change_nothing(&w, ret);
 
     w.span = n;
-    if ((r = change_waits(&w, n)))
+    if ((r = change_fits(&w, !w.session.exists, ret)) || (r = change_waits(&w, n)))
         return r;
     change_counts(&w);
     position = engine->now.position + 1;
@@ -444,7 +465,7 @@ int sqlite_pop_item(struct engine *engine, const struct change *change, item_fn 
     if ((r = change_begin(&w, engine, change, item, arg, ret)) || ret->repeated)
         return r;
     if (w.session.count == 0)
-        return change_nothing(&w);
+        return change_nothing(&w, ret);
     if ((r = change_settles(&w)))
         return r;
 
@@ -484,7 +505,9 @@ int sqlite_clear_session(struct engine *engine, const struct change *change, str
     if ((r = change_begin(&w, engine, change, NULL, NULL, ret)) || ret->repeated)
         return r;
     if (!w.session.exists)
-        return change_nothing(&w);
+        return change_nothing(&w, ret);
+    if (w.session.count == 0 && (r = change_fits(&w, false, ret)))
+        return r;
     if ((r = change_empties(&w)) || (r = remove_tail(&w, 0)) || (r = erase(&w, OPERATION_POP, 0)))
         return r;
     change_counts(&w);
@@ -503,8 +526,12 @@ int sqlite_replace_items(struct engine *engine, const struct change *change, str
     if ((r = change_begin(&w, engine, change, NULL, NULL, ret)) || ret->repeated)
         return r;
     if (!w.session.exists && n == 0)
-        return change_nothing(&w);
+        return change_nothing(&w, ret);
+    if (!change_removes(&w, from_seq.value <= 1, items, n) && (r = change_fits(&w, !w.session.exists, ret)))
+        return r;
     if ((r = change_settles(&w)) || (r = remove_tail(&w, from_seq.value)))
+        return r;
+    if (n == 0 && w.removed == 0 && (r = change_fits(&w, false, ret)))
         return r;
 
     w.span = n + 1;
@@ -524,7 +551,7 @@ int sqlite_delete_session(struct engine *engine, const struct change *change, st
     if ((r = change_begin(&w, engine, change, NULL, NULL, ret)) || ret->repeated)
         return r;
     if (!w.session.exists)
-        return change_nothing(&w);
+        return change_nothing(&w, ret);
     if ((r = change_empties(&w)) || (r = remove_tail(&w, 0)) || (r = erase(&w, OPERATION_POP, 0)))
         return r;
     change_counts(&w);

@@ -47,6 +47,7 @@ int sqlite_session_save(struct engine *engine, struct slice name, const struct s
     sqlite_bind_slice(save, 1, name);
     for (int i = 0; i < (int)N_ELEMENTS(numbers); i++)
         sqlite_bind_number(save, i + 2, numbers[i]);
+    engine->now.sessions += !session->exists;
     return sqlite_run(engine, save);
 }
 
@@ -55,6 +56,7 @@ int sqlite_session_drop(struct engine *engine, struct slice name)
     sqlite3_stmt *drop = sqlite_use(engine, SQL_SESSION_DELETE);
 
     sqlite_bind_slice(drop, 1, name);
+    engine->now.sessions -= engine->now.sessions > 0; /* a head may be forged */
     return sqlite_run(engine, drop);
 }
 

@@ -247,7 +247,8 @@ static inline int leave(struct fixture *f, int r)
 {
     if (f->in_transaction)
         return r;
-    if (r == 0 || r == SESSIOND_CONFLICT || r == SESSIOND_KEY_REUSED || r == SESSIOND_NOT_FOUND)
+    if (r == 0 || r == SESSIOND_CONFLICT || r == SESSIOND_KEY_REUSED || r == SESSIOND_NOT_FOUND ||
+        (r == SESSIOND_FULL && f->done.over != OVER_DISK))
         must(f->table->commit(f->engine));
     else
         f->table->rollback(f->engine);
@@ -406,6 +407,14 @@ static inline struct store_sizes sizes(struct fixture *f)
     enter(f, false);
     must(leave(f, f->table->sizes(f->engine, &sizes)));
     return sizes;
+}
+
+static inline struct store_use use_of(struct fixture *f)
+{
+    struct store_use use;
+
+    f->table->use(f->engine, &use);
+    return use;
 }
 
 /* ---- what is expected ---- */

@@ -1438,6 +1438,155 @@ static void test_a_backup_that_cannot_be_written(void **state)
 static struct kind on_disk = {&sqlite_engine, true, 0}, in_memory = {&sqlite_engine, false, 0};
 static struct kind followed = {&sqlite_engine, true, 1}, lagging = {&sqlite_engine, true, 8}; /* see sqlite_follow.c */
 
+/* ---- what an owner may have ---- */
+
+static struct change without(struct change change, bool sessions, bool bytes)
+{
+    change.no_sessions = sessions;
+    change.no_bytes = bytes;
+    return change;
+}
+
+static void expect_over(struct fixture *f, int r, enum over over)
+{
+    assert_int_equal(r, SESSIOND_FULL);
+    assert_int_equal(f->done.over, over);
+}
+
+static void test_sessions_are_counted_as_they_come_and_go(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(use_of(f).sessions, 0);
+    must(add(f, to("a"), "1"));
+    must(add(f, to("a"), "2"));
+    must(add(f, to("b"), "1"));
+    assert_int_equal(use_of(f).sessions, 2);
+    begin(f);
+    must(add(f, to("c"), "1"));
+    assert_int_equal(use_of(f).sessions, 3);
+    must(delete (f, to("a")));
+    assert_int_equal(use_of(f).sessions, 2);
+    must(delete (f, to("b")));
+    roll_back(f);
+    assert_int_equal(use_of(f).sessions, 2);
+    must(clear(f, to("a")));
+    must(pop(f, to("b")));
+    must(pop(f, keyed("never", "k", 1)));
+    assert_int_equal(use_of(f).sessions, 2);
+    must(delete (f, to("b")));
+    assert_int_equal(use_of(f).sessions, 1);
+    if (!f->on_disk)
+        return;
+    reopen_store(f);
+    assert_int_equal(use_of(f).sessions, 1);
+    must(add(f, to("b"), "2"));
+    kill_store(f, NULL);
+    assert_int_equal(use_of(f).sessions, 2);
+}
+
+static void test_who_may_have_no_more_sessions_goes_on_in_those_that_there_are(void **state)
+{
+    struct fixture *f = *state;
+
+    must(add(f, to("a"), "1"));
+    expect_over(f, add(f, without(to("b"), true, false), "1"), OVER_SESSIONS);
+    expect_over(f, replace(f, without(to("b"), true, false), FROM_START, "1"), OVER_SESSIONS);
+    must(add(f, without(to("b"), true, false)));
+    must(add(f, without(to("a"), true, false), "2"));
+    must(replace(f, without(to("a"), true, false), SOME(2), "3", "4"));
+    must(pop(f, without(keyed("b", "k", 1), true, false)));
+    expect_items(f, "a", "1 3 4");
+    assert_int_equal(state_of(f, "b").revision, 0);
+    must(delete (f, without(to("a"), true, false)));
+    must(add(f, to("b"), "1"));
+}
+
+static void test_who_may_have_no_more_bytes_can_still_remove(void **state)
+{
+    struct fixture *f = *state;
+
+    must(add(f, to("a"), "1", "2", "33333"));
+    must(add(f, to("b"), "1"));
+    expect_over(f, add(f, without(to("a"), false, true), "4"), OVER_BYTES);
+    expect_over(f, replace(f, without(to("a"), false, true), FROM_START, "1", "2", "3", "12345"), OVER_BYTES);
+    expect_over(f, replace(f, without(to("a"), false, true), SOME(3), "3"), OVER_BYTES);
+    expect_items(f, "a", "1 2 33333");
+    must(pop(f, without(to("a"), false, true)));
+    must(replace(f, without(to("a"), false, true), SOME(2)));
+    must(replace(f, without(to("a"), false, true), FROM_START, "5")); /* as a compaction does */
+    expect_items(f, "a", "5");
+    must(clear(f, without(to("a"), false, true)));
+    must(delete (f, without(to("b"), false, true)));
+}
+
+/* Else the log would grow by removals of nothing. */
+static void test_who_may_have_no_more_bytes_removes_nothing_in_vain(void **state)
+{
+    struct fixture *f = *state;
+
+    must(add(f, to("a"), "1"));
+    must(pop(f, to("a")));
+    expect_over(f, clear(f, without(to("a"), false, true)), OVER_BYTES);
+    expect_over(f, pop(f, without(keyed("a", "k", 1), false, true)), OVER_BYTES);
+    expect_over(f, add(f, without(keyed("b", "l", 1), false, true)), OVER_BYTES);
+    must(add(f, to("a"), "2"));
+    expect_over(f, replace(f, without(to("a"), false, true), SOME(9)), OVER_BYTES);
+    must(pop(f, without(to("b"), false, true))); /* writes nothing */
+    must(delete (f, without(to("a"), false, true)));
+}
+
+static void test_a_repeat_is_answered_though_nothing_more_may_be_added(void **state)
+{
+    struct fixture *f = *state;
+
+    must(add(f, keyed("a", "k", 1), "1"));
+    must(add(f, without(keyed("a", "k", 1), true, true), "1"));
+    assert_true(f->done.repeated);
+    expect_over(f, add(f, without(keyed("b", "l", 1), true, true), "1"), OVER_BYTES);
+    must(add(f, keyed("b", "l", 1), "1")); /* a refusal left no receipt */
+    assert_false(f->done.repeated);
+}
+
+static void test_a_transaction_goes_on_after_an_owner_had_no_room(void **state)
+{
+    struct fixture *f = *state;
+
+    begin(f);
+    must(add(f, to("a"), "1"));
+    expect_over(f, add(f, without(to("b"), true, false), "1"), OVER_SESSIONS);
+    expect_over(f, replace(f, without(to("a"), false, true), SOME(9)), OVER_BYTES);
+    must(add(f, to("a"), "2"));
+    commit(f);
+    expect_items(f, "a", "1 2");
+    assert_int_equal(state_of(f, "b").revision, 0);
+}
+
+static void test_what_a_store_holds_on_the_disk_is_known(void **state)
+{
+    static char text[1 << 16];
+    struct fixture *f = *state;
+    struct slice item = {text, sizeof(text)};
+    struct store_use before = use_of(f), full, cleared;
+
+    memset(text, 'x', sizeof(text));
+    for (int i = 0; i < 32; i++)
+        must(add_slices(f, to("a"), &item, 1));
+    tend_all(f);
+    full = use_of(f);
+    must(clear(f, to("a")));
+    tend_all(f);
+    cleared = use_of(f);
+    if (!f->on_disk) {
+        assert_int_equal(full.bytes, 0);
+        return;
+    }
+    assert_true(before.bytes < 32 * 4096);
+    assert_in_range(full.bytes, 32 * sizeof(text), 48 * sizeof(text) + before.bytes);
+    assert_true(full.spare < 32 * 4096);
+    assert_true(cleared.spare > 31 * sizeof(text)); /* the file keeps them, and they are used again */
+}
+
 #define TEST(kind, name)                                                                                               \
     {                                                                                                                  \
 #name, name, set_up, tear_down, &(kind)                                                                        \
@@ -1482,7 +1631,14 @@ static struct kind followed = {&sqlite_engine, true, 1}, lagging = {&sqlite_engi
         TEST(kind, test_an_empty_transaction_and_a_rollback_of_nothing),                                               \
         TEST(kind, test_all_is_there_after_close_and_open), TEST(kind, test_a_fresh_store_is_empty),                   \
         TEST(kind, test_sizes_grow_with_what_is_stored),                                                               \
-        TEST(kind, test_housekeeping_changes_nothing_that_can_be_read), TEST(kind, test_closing_nothing)
+        TEST(kind, test_housekeeping_changes_nothing_that_can_be_read), TEST(kind, test_closing_nothing),              \
+        TEST(kind, test_sessions_are_counted_as_they_come_and_go),                                                     \
+        TEST(kind, test_who_may_have_no_more_sessions_goes_on_in_those_that_there_are),                                \
+        TEST(kind, test_who_may_have_no_more_bytes_can_still_remove),                                                  \
+        TEST(kind, test_who_may_have_no_more_bytes_removes_nothing_in_vain),                                           \
+        TEST(kind, test_a_repeat_is_answered_though_nothing_more_may_be_added),                                        \
+        TEST(kind, test_a_transaction_goes_on_after_an_owner_had_no_room),                                             \
+        TEST(kind, test_what_a_store_holds_on_the_disk_is_known)
 
 int main(void)
 {

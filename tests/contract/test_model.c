@@ -467,6 +467,7 @@ static void compare_all(struct fixture *f)
     must(leave(f, f->table->list_sessions(f->engine, &range, compare_info, &n, &more)));
     assert_int_equal(n, wanted);
     assert_int_equal(sizes(f).sessions, wanted);
+    assert_int_equal(use_of(f).sessions, wanted);
     assert_false(more);
 }
 

@@ -1049,6 +1049,37 @@ static void test_a_store_without_a_head_gets_one(void **state)
     assert_true(exists(file_of(f, "items.head")));
 }
 
+/* Heads of earlier releases say nothing of sessions, and damaged ones nothing that is true. */
+static void forget_sessions(const char *directory)
+{
+    char path[128];
+
+    (void)snprintf(path, sizeof(path), "%s/items.head", directory);
+    for (off_t slot = 0; slot < 2; slot++)
+        flip_byte(path, slot * 4096 + 33);
+}
+
+static void test_sessions_are_counted_where_the_head_does_not_tell(void **state)
+{
+    struct fixture *f = *state;
+
+    must(open_store(f));
+    must(add(f, to("a"), "1"));
+    must(add(f, to("b"), "1"));
+    assert_int_equal(f->table->closed_sessions(f->directory), 2);
+    kill_store(f, forget_sessions);
+    assert_int_equal(use_of(f).sessions, 2);
+    must(add(f, to("c"), "1"));
+    close_store(f);
+    assert_int_equal(f->table->closed_sessions(f->directory), 3);
+    forget_sessions(f->directory);
+    assert_int_equal(f->table->closed_sessions(f->directory), 0);
+    assert_int_equal(unlink(file_of(f, "items.head")), 0);
+    assert_int_equal(f->table->closed_sessions(f->directory), 0);
+    must(open_store(f));
+    assert_int_equal(use_of(f).sessions, 3);
+}
+
 /* Puts a file that takes no byte, and cannot be synced, in the place of the open head. */
 static void make_head_unwritable(struct fixture *f)
 {
@@ -1542,6 +1573,7 @@ int main(int argc, char **argv)
         TEST(test_a_damaged_head_is_made_up_for_by_its_twin),
         TEST(test_a_store_without_a_head_gets_one),
         TEST(test_a_loss_is_noticed_without_a_head),
+        TEST(test_sessions_are_counted_where_the_head_does_not_tell),
         TEST(test_a_head_that_cannot_be_written_fails_no_change),
         TEST(test_a_damaged_page_is_told_and_the_rest_goes_on),
         TEST(test_receipts_that_damage_hides_do_not_keep_a_store_closed),
