@@ -42,6 +42,13 @@ enum setting_when {
     X(buffered_bytes, "bytes", 1073741824, 1048576, 1099511627776, AT_ONCE, "buffered and queued bytes of all owners") \
     X(buffered_bytes_per_owner, "bytes", 536870912, 1048576, 1099511627776, AT_ONCE,                                   \
       "buffered and queued bytes of one owner")                                                                        \
+    X(sessions, "sessions", 1000000000, 1, 1000000000, AT_ONCE, "sessions of all owners; the default is no limit")     \
+    X(sessions_per_owner, "sessions", 1000000000, 1, 1000000000, AT_ONCE,                                              \
+      "sessions of one owner, and of one shared store; the default is no limit")                                       \
+    X(disk_bytes, "bytes", 1125899906842624, 1048576, 1125899906842624, AT_ONCE,                                       \
+      "stores of all owners on the disk; the default is no limit")                                                     \
+    X(disk_bytes_per_owner, "bytes", 1125899906842624, 1048576, 1125899906842624, AT_ONCE,                             \
+      "stores of one owner on the disk, and one shared store; the default is no limit")                                \
     X(lanes, "threads", 2, 1, 64, AT_START, "threads that own stores")                                                 \
     X(lane_requests, "requests", 4096, 1, 1000000, AT_ONCE, "requests waiting for one lane")                           \
     X(lane_bytes, "bytes", 268435456, 1048576, 1099511627776, AT_ONCE, "requests waiting for one lane")                \

@@ -17,7 +17,7 @@
     X(KEY_REUSED, "key_reused", 0, "this key named another change; nothing was changed")                               \
     X(TOO_LARGE, "too_large", 0, "over a limit; nothing was changed")                                                  \
     X(BUSY, "busy", 1, "a queue or quota is full; nothing was changed, try again after retry_after_ms")                \
-    X(FULL, "full", 0, "no space left on the disk; nothing was changed")                                               \
+    X(FULL, "full", 0, "no space left on the disk, or for the owner; nothing was changed")                             \
     X(UNAVAILABLE, "unavailable", 1, "the store is away or in quarantine; nothing was changed")                        \
     X(UNCERTAIN, "uncertain", 1, "the change may or may not have happened; repeat it with the same key")               \
     X(ROLLED_BACK, "rolled_back", 0, "the store holds less than was acknowledged; nothing was changed")                \

@@ -44,7 +44,7 @@ struct conn {
     struct buf output;      /* to be written next */
     struct buf writing;     /* being written by libuv */
     uv_write_t write;
-    size_t charged; /* bytes that the caller pays for input and output */
+    uint64_t charged; /* bytes that the caller pays for input and output */
 
     uint64_t progress_us; /* monotonic: when the last bytes came or went */
     size_t unsent_then;   /* what was unsent at that time */

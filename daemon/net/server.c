@@ -157,6 +157,7 @@ void server_on_reload(struct server *server)
 {
     uint64_t tick_ms = server->daemon->config->stall_seconds * 1000 / TICKS_PER_STALL;
 
+    registry_meet_all(server->registry);
     if (!server->stopping)
         uv_timer_start(&server->ticker, on_tick, tick_ms, tick_ms);
 }

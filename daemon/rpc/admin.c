@@ -121,13 +121,16 @@ static void pack_histories(struct buf *reply, struct memory_use use)
     pack_pair_number(reply, "misses", use.misses);
 }
 
-/* What the caller has taken, and how far it may go. */
-static void pack_use(struct buf *reply, const struct account *account)
+/* What the caller has taken, and how far it may go; of what is on the disk, the owner whose stores are meant. */
+static void pack_use(struct buf *reply, const struct request *request)
 {
-    const struct accounts *all = account->all;
+    const struct accounts *all = request->caller->account->all;
 
     pack_map(reply, ACCOUNT_N_RESOURCES);
     for (enum account_resource what = 0; what < ACCOUNT_N_RESOURCES; what++) {
+        bool is_kept = what == ACCOUNT_SESSIONS || what == ACCOUNT_DISK;
+        const struct account *account = is_kept ? request->owner->account : request->caller->account;
+
         pack_text(reply, slice_of(account_resource_name(what)));
         pack_map(reply, 4);
         pack_pair_number(reply, "used", account->used[what]);
@@ -157,7 +160,7 @@ int info_answer(struct request *request)
     pack_text(reply, slice_of("histories"));
     pack_histories(reply, memory_use(daemon->memory));
     pack_text(reply, slice_of("use"));
-    pack_use(reply, request->caller->account);
+    pack_use(reply, request);
     pack_text(reply, slice_of("stores"));
     pack_array(reply, request->n);
     buf_append(reply, request->rows.data, request->rows.size);

@@ -44,6 +44,8 @@ int backup_check(struct request *request)
         return r;
     if (request->store->backing_up)
         return request_refuse(request, SESSIOND_BUSY, "a backup of this store is being made");
+    if (account_is_full(request->store->lane.account, ACCOUNT_DISK))
+        return request_refuse(request, SESSIOND_FULL, "the owner of this store may have no more bytes on the disk");
     request->store->backing_up = request->backing_up = true;
     return clock_random_id(request->backup_id);
 }
@@ -107,6 +109,7 @@ int backup_answer(struct request *request)
 {
     struct buf *reply = request_answer(request);
 
+    store_has_backup(request->store, request->n);
     pack_map(reply, 2);
     pack_pair_text(reply, "backup", slice_of(request->backup_id));
     pack_pair_number(reply, "bytes", request->n);
@@ -167,11 +170,14 @@ int backup_delete_settle(struct request *request)
 
     if (r)
         return r;
-    return unlink(path) < 0 && errno != ENOENT ? fault(errno, "delete a backup") : 0;
+    request->n = unlink(path) == 0;
+    return !request->n && errno != ENOENT ? fault(errno, "delete a backup") : 0;
 }
 
 int backup_delete_answer(struct request *request)
 {
+    if (request->n)
+        store_has_backup(request->store, 0);
     pack_map(request_answer(request), 0);
     return 0;
 }

@@ -217,10 +217,29 @@ static struct change change_of(const struct request *request)
         .if_epoch = request->params.if_epoch,
         .now_us = clock_now_us(),
         .meta = request->params.meta.texts,
+        .no_sessions = request->job.no_sessions,
+        .no_bytes = request->job.no_bytes,
     };
 
     memcpy(change.fingerprint, request->fingerprint, FINGERPRINT_SIZE);
     return change;
+}
+
+/* What came of a change that was not made. */
+static int change_refuse(struct request *request, int r)
+{
+    const struct change_result *done = &request->done;
+
+    if (r == SESSIOND_CONFLICT)
+        return conflict_refuse(request, done->revision, done->epoch);
+    request->job.refused = r == SESSIOND_FULL && done->over != OVER_DISK;
+    if (!request->job.refused)
+        return r;
+    return request_refuse(
+        request, r,
+        done->over == OVER_SESSIONS
+            ? "the owner of this store, or all together, may have no more sessions; delete some"
+            : "the owner of this store, or all together, may have no more bytes on the disk; remove some");
 }
 
 static void pack_state(struct buf *reply, const struct change_result *done)
@@ -239,7 +258,7 @@ int add_items_run(struct request *request, const struct engine_table *table, str
     (void)ret_more;
     r = table->add_items(engine, &change, request->params.items.texts, request->params.items.n, done);
     if (r)
-        return r == SESSIOND_CONFLICT ? conflict_refuse(request, done->revision, done->epoch) : r;
+        return change_refuse(request, r);
     reply = request_answer(request);
     pack_map(reply, 4);
     pack_seq(reply, "first_seq", done->first_seq);
@@ -268,7 +287,7 @@ int pop_item_run(struct request *request, const struct engine_table *table, stru
     (void)ret_more;
     r = table->pop_item(engine, &change, pack_row, request, done);
     if (r)
-        return r == SESSIOND_CONFLICT ? conflict_refuse(request, done->revision, done->epoch) : r;
+        return change_refuse(request, r);
     reply = request_answer(request);
     pack_map(reply, 4 + (size_t)request->params.with_meta + (size_t)done->erased);
     pack_popped(reply, "item", &request->rows);
@@ -291,7 +310,7 @@ int clear_session_run(struct request *request, const struct engine_table *table,
     (void)ret_more;
     r = table->clear_session(engine, &change, done);
     if (r)
-        return r == SESSIOND_CONFLICT ? conflict_refuse(request, done->revision, done->epoch) : r;
+        return change_refuse(request, r);
     reply = request_answer(request);
     pack_map(reply, 3);
     pack_pair_number(reply, "removed", done->removed);
@@ -310,7 +329,7 @@ int replace_items_run(struct request *request, const struct engine_table *table,
     (void)ret_more;
     r = table->replace_items(engine, &change, params->from_seq, params->items.texts, params->items.n, done);
     if (r)
-        return r == SESSIOND_CONFLICT ? conflict_refuse(request, done->revision, done->epoch) : r;
+        return change_refuse(request, r);
     reply = request_answer(request);
     pack_map(reply, 5);
     pack_pair_number(reply, "removed", done->removed);
@@ -330,7 +349,7 @@ int delete_session_run(struct request *request, const struct engine_table *table
     (void)ret_more;
     r = table->delete_session(engine, &change, done);
     if (r)
-        return r == SESSIOND_CONFLICT ? conflict_refuse(request, done->revision, done->epoch) : r;
+        return change_refuse(request, r);
     reply = request_answer(request);
     pack_map(reply, 1);
     pack_pair_number(reply, "removed", done->removed);

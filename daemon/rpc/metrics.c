@@ -150,6 +150,15 @@ static void write_uids_taken(struct buf *text, const struct shown *shown, enum a
                    (uint64_t)atomic_load(&shown->accounts[i]->used[what]));
 }
 
+static void write_limits(struct buf *text, const struct accounts *all, enum account_whose whose, const char *name,
+                         const char *help)
+{
+    head(text, name, "gauge", help);
+    for (enum account_resource what = 0; what < ACCOUNT_N_RESOURCES; what++)
+        buf_printf(text, "%s{what=\"%s\"} %" PRIu64 "\n", name, account_resource_name(what),
+                   account_limit(all, what, whose));
+}
+
 static void write_uids(struct buf *text, const struct shown *shown)
 {
     head(text, "sessiond_uid_answers_total", "counter", "Requests of a uid that were answered.");
@@ -162,6 +171,28 @@ static void write_uids(struct buf *text, const struct shown *shown)
                    shown->accounts[i]->n_refused);
     for (enum account_resource what = 0; what < ACCOUNT_N_RESOURCES; what++)
         write_uids_taken(text, shown, what);
+}
+
+/* ---- shared stores, which are no uid's ---- */
+
+static void write_shared_sessions(const char *name, const struct account *account, void *arg)
+{
+    buf_printf(arg, "sessiond_shared_sessions{store=\"%s\"} %" PRIu64 "\n", name,
+               (uint64_t)atomic_load(&account->used[ACCOUNT_SESSIONS]));
+}
+
+static void write_shared_disk_bytes(const char *name, const struct account *account, void *arg)
+{
+    buf_printf(arg, "sessiond_shared_disk_bytes{store=\"%s\"} %" PRIu64 "\n", name,
+               (uint64_t)atomic_load(&account->used[ACCOUNT_DISK]));
+}
+
+static void write_shared(struct buf *text, struct registry *registry)
+{
+    head(text, "sessiond_shared_sessions", "gauge", "Sessions of a shared store.");
+    registry_each_shared(registry, write_shared_sessions, text);
+    head(text, "sessiond_shared_disk_bytes", "gauge", "Bytes of a shared store on the disk.");
+    registry_each_shared(registry, write_shared_disk_bytes, text);
 }
 
 /* ---- the text ---- */
@@ -186,6 +217,12 @@ void metrics_write(struct buf *text, const struct daemon *daemon, const struct c
         show(caller->account, &shown);
     }
     write_uids(text, &shown);
+    write_limits(text, caller->account->all, ACCOUNT_OF_ONE, "sessiond_uid_limit",
+                 "What a uid may take of each thing.");
+    if (!metrics_tells_all(daemon, caller))
+        return;
+    write_limits(text, caller->account->all, ACCOUNT_OF_ALL, "sessiond_limit", "What all together may take of it.");
+    write_shared(text, daemon->registry);
 }
 
 /* ---- the method ---- */

@@ -35,17 +35,27 @@ void accounts_deinit(struct accounts *accounts)
     accounts->by_uid = NULL;
 }
 
+struct account *account_new(struct accounts *accounts)
+{
+    struct account *account = calloc(1, sizeof(*account));
+
+    if (account) {
+        account->uid = (uid_t)-1;
+        account->all = accounts;
+    }
+    return account;
+}
+
 struct account *accounts_of(struct accounts *accounts, uid_t uid)
 {
     struct account wanted = {.uid = uid}, *account, **found = tfind(&wanted, &accounts->by_uid, compare);
 
     if (found)
         return *found;
-    account = calloc(1, sizeof(*account));
+    account = account_new(accounts);
     if (!account)
         return NULL;
     account->uid = uid;
-    account->all = accounts;
     if (!tsearch(account, &accounts->by_uid, compare)) {
         free(account);
         return NULL;
@@ -169,7 +179,7 @@ void account_give_back(struct account *account, enum account_resource what, uint
     give_back_own(account, what, amount);
 }
 
-void account_settle(struct account *account, enum account_resource what, size_t *charged, size_t now)
+void account_settle(struct account *account, enum account_resource what, uint64_t *charged, uint64_t now)
 {
     if (now > *charged)
         account_take_anyway(account, what, now - *charged);

@@ -1,13 +1,14 @@
 /*
- * What each uid has taken of what the daemon can give: connections, requests in flight, bytes in memory. All of it is
- * charged here before it is taken, and given back when it goes; the sums cannot overflow. A uid has a limit, and all
- * together have one.
+ * What each uid has taken of what the daemon can give: connections, requests in flight, bytes in memory, sessions and
+ * bytes on disk. All of it is charged here before it is taken, and given back when it goes; the sums cannot overflow. A
+ * uid has a limit, and all together have one. A shared store, which is no uid's, has an account of its own.
  *
  * The last eighth of what all may have is kept for those who have less than an even share of it, so that a few greedy
  * uids never leave nothing for a modest one.
  *
  * Charging is atomic: a lane charges the bytes of an answer while it makes it. Accounts are owned by the registry's
- * table of them and live as long as the daemon. The audit of an account is the loop thread's.
+ * table of them, or by their shared store, and live as long as the daemon. The audit of an account is the loop
+ * thread's.
  */
 #ifndef SESSIOND_STORE_ACCOUNT_H
 #define SESSIOND_STORE_ACCOUNT_H
@@ -25,7 +26,9 @@ struct config;
 #define ACCOUNT_RESOURCES(X)                                                                                           \
     X(CONNECTIONS, "connections", connections_per_owner, connections)                                                  \
     X(REQUESTS, "requests", requests_per_owner, requests)                                                              \
-    X(BYTES, "bytes", buffered_bytes_per_owner, buffered_bytes)
+    X(BYTES, "bytes", buffered_bytes_per_owner, buffered_bytes)                                                        \
+    X(SESSIONS, "sessions", sessions_per_owner, sessions)                                                              \
+    X(DISK, "disk_bytes", disk_bytes_per_owner, disk_bytes)
 
 enum account_resource {
 #define ACCOUNT_RESOURCE(name, ...) ACCOUNT_##name,
@@ -60,7 +63,10 @@ void accounts_deinit(struct accounts *accounts);
 /* The account of a uid, made when it is first met. Return: NULL if there is no memory for it. */
 struct account *accounts_of(struct accounts *accounts, uid_t uid);
 
-/* Calls for each account, in the order of uids. */
+/* One that is no uid's; the caller frees it. Return: NULL if there is no memory for it. */
+struct account *account_new(struct accounts *accounts);
+
+/* Calls for each account of a uid, in the order of uids. */
 void accounts_each(const struct accounts *accounts, void (*each)(const struct account *account, void *arg), void *arg);
 
 /* The limits in force. Any thread, while the configuration may be reloaded. */
@@ -79,7 +85,7 @@ void account_take_anyway(struct account *account, enum account_resource what, ui
 void account_give_back(struct account *account, enum account_resource what, uint64_t amount);
 
 /* Charges `now` in place of `*charged`, which may be more or less; it is taken already. */
-void account_settle(struct account *account, enum account_resource what, size_t *charged, size_t now);
+void account_settle(struct account *account, enum account_resource what, uint64_t *charged, uint64_t now);
 
 const char *account_resource_name(enum account_resource what);
 

@@ -14,8 +14,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "config.h"
+#include "store/account.h"
 #include "store/ballast.h"
-#include "store/engine.h"
 
 enum {
     PACE_BATCHES = 8,   /* batches that the pace of a lane is told from, about */
@@ -174,7 +174,7 @@ static void on_jobs_done(uv_async_t *wake)
         lanes->on_done(lanes->arg, &jobs);
 }
 
-/* ---- opening and closing stores ---- */
+/* ---- what a store holds ---- */
 
 /* What its log has now counts as the lane's. */
 static void count_log(struct lane *lane, struct lane_store *store)
@@ -184,6 +184,67 @@ static void count_log(struct lane *lane, struct lane_store *store)
     counter_add(&lane->counts.log_bytes, now - store->log_bytes);
     store->log_bytes = now;
 }
+
+static void read_use(const struct lane_store *store, struct store_use *ret)
+{
+    if (store->engine && store->table->use)
+        store->table->use(store->engine, ret);
+}
+
+/* What it has now is what its owner pays for, be it over a limit. One that is closed has what it had. */
+static void count_use(struct lane_store *store)
+{
+    struct store_use now = store->paid;
+
+    if (!store->account)
+        return;
+    read_use(store, &now);
+    account_settle(store->account, ACCOUNT_SESSIONS, &store->paid.sessions, now.sessions);
+    account_settle(store->account, ACCOUNT_DISK, &store->paid.bytes, now.bytes);
+    store->paid.spare = now.spare;
+}
+
+/* Charges what a change may add to the disk, before it does; what it really was is counted after the commit. Return:
+ * false if that would be over a limit. */
+static bool pays_for_bytes(struct lane_store *store, uint64_t bytes)
+{
+    uint64_t of_spare = bytes < store->paid.spare ? bytes : store->paid.spare;
+
+    if (!store->account || !store->directory)
+        return true;
+    if (!account_take(store->account, ACCOUNT_DISK, bytes - of_spare))
+        return false;
+    store->paid.bytes += bytes - of_spare;
+    store->paid.spare -= of_spare;
+    return true;
+}
+
+/* Charges a session that a change has begun, before it is committed. Return: false if that would be over a limit, which
+ * another lane must have reached after the change was told. */
+static bool pays_for_sessions(struct lane_store *store)
+{
+    struct store_use now = store->paid;
+
+    if (!store->account)
+        return true;
+    read_use(store, &now);
+    if (now.sessions > store->paid.sessions &&
+        !account_take(store->account, ACCOUNT_SESSIONS, now.sessions - store->paid.sessions))
+        return false;
+    if (now.sessions < store->paid.sessions)
+        account_give_back(store->account, ACCOUNT_SESSIONS, store->paid.sessions - now.sessions);
+    store->paid.sessions = now.sessions;
+    return true;
+}
+
+static void tell_of_room(struct lane_store *store, struct job *job)
+{
+    job->refused = false;
+    job->no_sessions = store->account && account_is_full(store->account, ACCOUNT_SESSIONS);
+    job->no_bytes = !pays_for_bytes(store, job->size);
+}
+
+/* ---- opening and closing stores ---- */
 
 static void close_store(struct lane *lane, struct lane_store *store)
 {
@@ -196,6 +257,7 @@ static void close_store(struct lane *lane, struct lane_store *store)
     if (store->engine)
         store->table->close(TAKE(store->engine));
     count_log(lane, store);
+    count_use(store);
     store->tend = false;
     if (!list_is_empty(&store->open))
         lane->n_open--;
@@ -236,6 +298,7 @@ static int open_store(struct lane *lane, struct lane_store *store)
         r = store->table->open(&store->engine, store->directory, lane->lanes->config);
         if (r)
             return r < 0 ? SESSIOND_UNAVAILABLE : r;
+        count_use(store);
     }
     list_use(lane, store);
     close_oldest(lane, store);
@@ -296,9 +359,22 @@ static void answer_failed_commit(struct list *batch, int r)
 }
 
 /* As engine.h says. */
-static bool must_roll_back(int outcome)
+static bool must_roll_back(const struct job *job)
 {
-    return outcome < 0 || outcome == SESSIOND_FULL || outcome == SESSIOND_ROLLED_BACK;
+    int outcome = job->outcome;
+
+    return outcome < 0 || (outcome == SESSIOND_FULL && !job->refused) || outcome == SESSIOND_ROLLED_BACK;
+}
+
+static void run_job(struct lane_store *store, struct job *job)
+{
+    bool more;
+
+    if (job->kind == JOB_CHANGE)
+        tell_of_room(store, job);
+    job->outcome = job->run(job, store->table, store->engine, &more);
+    if (job->kind == JOB_CHANGE && job->outcome == 0 && !pays_for_sessions(store))
+        job->outcome = SESSIOND_FULL;
 }
 
 /* Runs the jobs in one transaction. Return: 0 (all have their outcome), or an outcome or fault with which the
@@ -306,7 +382,7 @@ static bool must_roll_back(int outcome)
 static int run_together(struct lane *lane, struct lane_store *store, struct list *batch)
 {
     const struct engine_table *table = store->table;
-    bool more, writes = batch_writes(batch);
+    bool writes = batch_writes(batch);
     uint64_t n = 0, before_us;
     int r;
 
@@ -317,10 +393,11 @@ static int run_together(struct lane *lane, struct lane_store *store, struct list
     {
         struct job *job = job_of(link);
 
-        job->outcome = job->run(job, table, store->engine, &more);
-        if (must_roll_back(job->outcome)) {
+        run_job(store, job);
+        if (must_roll_back(job)) {
             r = job->outcome;
             table->rollback(store->engine);
+            count_use(store);
             counter_add(&lane->counts.rollbacks, 1);
             return r;
         }
@@ -331,6 +408,8 @@ static int run_together(struct lane *lane, struct lane_store *store, struct list
     if (writes)
         histogram_add(&lane->counts.commit_us, clock_monotonic_us() - before_us);
     histogram_add(&lane->counts.batch, n);
+    if (writes)
+        count_use(store);
     if (r == SESSIOND_UNCERTAIN) {
         answer_failed_commit(batch, r);
         return 0;
@@ -428,6 +507,7 @@ static bool tend_store(struct lane *lane, struct lane_store *store)
         take_step(lane, store);
     close_if_broken(lane, store);
     count_log(lane, store);
+    count_use(store);
     return !leaves_if_ill(lane, store) && (store->tend || store->steps);
 }
 

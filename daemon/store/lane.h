@@ -21,7 +21,9 @@
 
 #include "base/histogram.h"
 #include "base/list.h"
+#include "store/engine.h"
 
+struct account;
 struct config;
 struct engine;
 struct engine_table;
@@ -49,9 +51,11 @@ struct job {
     struct lane_store *store;
     enum job_kind kind;
     job_run_fn run;
-    bool frees;  /* it removes items: on a full disk the ballast is given up for it */
-    size_t size; /* bytes that it holds while it waits */
-    int outcome; /* 0: done and committed; an outcome; or a fault */
+    bool frees;                 /* it removes items: on a full disk the ballast is given up for it */
+    size_t size;                /* bytes that it holds while it waits, and about what a change adds to the disk */
+    bool no_sessions, no_bytes; /* told to run: the store's owner may have no more of them; see struct change */
+    bool refused;               /* told by run: SESSIOND_FULL is for that, and nothing has been changed */
+    int outcome;                /* 0: done and committed; an outcome; or a fault */
 };
 
 /* A store, as its lane sees it. Embedded in struct store; set up by lane_adopt, then the lane's. */
@@ -59,26 +63,29 @@ struct lane_store {
     struct lane *home; /* its lane when it is well */
     struct lane *lane; /* home, or the infirmary; changed by the loop alone, while the store is away */
     const struct engine_table *table;
-    const char *directory; /* NULL: volatile */
-    struct list waiting;   /* jobs, under the lane's lock */
-    size_t n_waiting;      /* the same */
-    struct list ready;     /* in the lane's list of stores with waiting jobs, under its lock */
-    struct list open;      /* in the lane's list of open stores, the most recently used last */
-    struct engine *engine; /* NULL: closed */
-    struct job *steps;     /* the job that is run between batches, NULL: none */
-    uint64_t log_bytes;    /* that its lane counts for it */
-    bool tend;             /* housekeeping has more to do */
-    bool ill;              /* its engine broke, and it is to leave the lane */
-    bool away;             /* under the lane's lock: on its way to the other lane, no batch takes it */
-    bool quarantined;      /* the loop's: changes are refused */
-    unsigned quarantines;  /* the loop's: how often it was; what was known of it before is not to be trusted */
-    struct list moving;    /* in the list of stores that are away, under its lock */
+    const char *directory;   /* NULL: volatile */
+    struct list waiting;     /* jobs, under the lane's lock */
+    size_t n_waiting;        /* the same */
+    struct list ready;       /* in the lane's list of stores with waiting jobs, under its lock */
+    struct list open;        /* in the lane's list of open stores, the most recently used last */
+    struct engine *engine;   /* NULL: closed */
+    struct job *steps;       /* the job that is run between batches, NULL: none */
+    uint64_t log_bytes;      /* that its lane counts for it */
+    struct account *account; /* who pays for what it holds; NULL: nobody. Set after lane_adopt, as is */
+    struct store_use paid;   /* what it has been charged: the lane's from the first job on. `bytes` with what the batch
+                                under way may add, `spare` without */
+    bool tend;               /* housekeeping has more to do */
+    bool ill;                /* its engine broke, and it is to leave the lane */
+    bool away;               /* under the lane's lock: on its way to the other lane, no batch takes it */
+    bool quarantined;        /* the loop's: changes are refused */
+    unsigned quarantines;    /* the loop's: how often it was; what was known of it before is not to be trusted */
+    struct list moving;      /* in the list of stores that are away, under its lock */
 };
 
 /* Starts the threads. Return: 0 or a fault. */
 int lanes_open(struct lanes **ret, struct uv_loop_s *loop, const struct config *config, jobs_done_fn done, void *arg);
 
-/* Puts a store on a lane. */
+/* Puts a store on a lane. Nobody pays for what it holds, unless the caller says who. */
 void lane_adopt(struct lanes *lanes, struct lane_store *store, const struct engine_table *table, const char *directory);
 
 /* How long the jobs that wait for this store's lane, or for the busiest one, will take, as far as those before them

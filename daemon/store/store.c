@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <search.h>
 #include <stdio.h>
@@ -92,6 +93,7 @@ static int compare_owners(const void *a, const void *b)
 
 static void store_free(struct store *store)
 {
+    free(store->own);
     free(store->directory);
     free(store);
 }
@@ -102,6 +104,40 @@ static int store_directory(const struct owner *owner, const char *name, char **r
 
     name_to_hex(name + (name[0] == '@'), hex);
     return asprintf(ret, "%s/%s", owner->directory, hex) < 0 ? fault(ENOMEM, "store") : 0;
+}
+
+/* All files in its directory: so much it holds while it is closed. */
+static void measure(const struct store *store, uint64_t *ret_bytes, uint64_t *ret_backup)
+{
+    DIR *directory = opendir(store->directory);
+    struct dirent *entry;
+    struct stat status;
+
+    *ret_bytes = *ret_backup = 0;
+    while (directory && (entry = readdir(directory)))
+        if (fstatat(dirfd(directory), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(status.st_mode))
+            *(strncmp(entry->d_name, "backup", 6) == 0 ? ret_backup : ret_bytes) += (uint64_t)status.st_size;
+    if (directory)
+        closedir(directory);
+}
+
+/* What an earlier daemon has left in it is its owner's to pay, be it over a limit. */
+static void charge_found(struct store *store, const struct engine_table *engine)
+{
+    struct account *account = store->lane.account;
+    struct store_use *paid = &store->lane.paid;
+    uint64_t backup;
+
+    measure(store, &paid->bytes, &backup);
+    paid->sessions = engine->closed_sessions ? engine->closed_sessions(store->directory) : 0;
+    account_take_anyway(account, ACCOUNT_DISK, paid->bytes);
+    account_take_anyway(account, ACCOUNT_SESSIONS, paid->sessions);
+    store_has_backup(store, backup);
+}
+
+void store_has_backup(struct store *store, uint64_t bytes)
+{
+    account_settle(store->lane.account, ACCOUNT_DISK, &store->backup_bytes, bytes);
 }
 
 static int store_new(struct owner *owner, const char *name, struct store **ret)
@@ -116,11 +152,13 @@ static int store_new(struct owner *owner, const char *name, struct store **ret)
         free(store);
         return -ENOMEM;
     }
-    if (!tsearch(store, &owner->by_name, compare_stores)) {
+    if ((!owner->account && !(store->own = account_new(&registry->accounts))) ||
+        !tsearch(store, &owner->by_name, compare_stores)) {
         store_free(store);
         return fault(ENOMEM, "store");
     }
     lane_adopt(registry->lanes, &store->lane, registry->engine, store->directory);
+    store->lane.account = store->own ? store->own : owner->account;
     list_append(&owner->stores, &store->link);
     owner->n_stores++;
     *ret = store;
@@ -216,9 +254,10 @@ static int scan_owner(struct owner *owner)
     while (r == 0 && (entry = readdir(directory))) {
         if (!name_of_hex(entry->d_name, name))
             continue;
-        r = store_new(owner, name, &store);
-        if (r == 0)
-            store->exists = store->directory && is_store_on_disk(store);
+        if ((r = store_new(owner, name, &store)) || !store->directory)
+            continue;
+        store->exists = is_store_on_disk(store);
+        charge_found(store, owner->registry->engine);
     }
     closedir(directory);
     return r;
@@ -248,8 +287,11 @@ static int owner_new(struct registry *registry, uid_t uid, struct owner **ret)
         return fault(ENOMEM, "owner");
     owner->uid = uid;
     owner->registry = registry;
+    owner->account = registry_account(registry, uid);
     list_init(&owner->stores);
-    if (asprintf(&owner->directory, "%s/u/%u", registry->config->state_dir, uid) < 0) {
+    if (!owner->account) {
+        r = fault(ENOMEM, "account");
+    } else if (asprintf(&owner->directory, "%s/u/%u", registry->config->state_dir, uid) < 0) {
         owner->directory = NULL;
         r = fault(ENOMEM, "owner");
     } else if (strlen(owner->directory) >= PATH_MAX) {
@@ -326,6 +368,8 @@ static int meet_shared(struct registry *registry, const char *declared, struct s
     store = find(registry->nobody, slice_of(name));
     if (!store && (r = store_new(registry->nobody, name, &store)))
         return r;
+    if (!store->exists)
+        charge_found(store, registry->engine);
     store->exists = true;
     *ret = store;
     return 0;
@@ -359,6 +403,62 @@ struct store *registry_next_shared(struct registry *registry, const struct calle
         passed |= after && strcmp(after->name + 1, shared->stores[i].name) == 0;
     }
     return NULL;
+}
+
+void registry_each_shared(struct registry *registry,
+                          void (*each)(const char *name, const struct account *account, void *arg), void *arg)
+{
+    LIST_FOR_EACH(link, &registry->nobody->stores)
+    {
+        const struct store *store = CONTAINER_OF(link, struct store, link);
+
+        each(store->name, store->own, arg);
+    }
+}
+
+/* ---- all there are ---- */
+
+static bool limits_all(const struct registry *registry, const char *name)
+{
+    const struct setting *setting = config_settings;
+
+    while (strcmp(setting->name, name) != 0)
+        setting++;
+    return config_value(registry->config, setting) < setting->initial;
+}
+
+static void meet_owners(struct registry *registry)
+{
+    char path[PATH_MAX];
+    struct dirent *entry;
+    struct owner *owner;
+    DIR *directory;
+    char *end;
+
+    (void)snprintf(path, sizeof(path), "%s/u", registry->config->state_dir);
+    directory = opendir(path);
+    if (!directory && errno != ENOENT)
+        (void)fault(errno, path);
+    while (directory && (entry = readdir(directory))) {
+        unsigned long uid = strtoul(entry->d_name, &end, 10);
+
+        if (end != entry->d_name && *end == '\0' && uid <= PROTO_UID_MAX)
+            (void)registry_owner(registry, (uid_t)uid, &owner);
+    }
+    if (directory)
+        closedir(directory);
+}
+
+void registry_meet_all(struct registry *registry)
+{
+    const struct shared_stores *shared = registry->config->shared_stores;
+    struct store *store;
+
+    if (!limits_all(registry, "sessions") && !limits_all(registry, "disk_bytes"))
+        return;
+    meet_owners(registry);
+    for (size_t i = 0; shared && i < shared->n; i++)
+        (void)meet_shared(registry, shared->stores[i].name, &store);
 }
 
 uint64_t registry_wait_ms(const struct registry *registry)

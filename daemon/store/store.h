@@ -32,11 +32,14 @@ struct store {
     char *directory;                /* owned; NULL: volatile */
     bool exists;                    /* on disk, or a change that will make it has been submitted */
     bool backing_up;                /* a request makes a backup of it; the request clears this */
+    uint64_t backup_bytes;          /* of a backup that lies beside it: charged to its account */
+    struct account *own;            /* owned; a shared store's, which is no uid's; NULL: its owner's pays */
 };
 
 struct owner {
     uid_t uid;
     struct registry *registry;
+    struct account *account; /* the registry's: pays for what the stores hold; NULL: each pays for itself */
     struct list stores;
     size_t n_stores;
     void *by_name;   /* tsearch */
@@ -63,6 +66,17 @@ int registry_shared(struct registry *registry, struct slice name, const struct c
 
 /* The next shared store that the caller may read, in the order of the configuration. Return: NULL after the last. */
 struct store *registry_next_shared(struct registry *registry, const struct caller *caller, const struct store *after);
+
+/* Meets all who have something on the disk, where a limit of what all together may hold has been set: else who has not
+ * come yet does not count. What cannot be read does not, as the log says. */
+void registry_meet_all(struct registry *registry);
+
+/* Calls for the account of each shared store, by its name with the @. */
+void registry_each_shared(struct registry *registry,
+                          void (*each)(const char *name, const struct account *account, void *arg), void *arg);
+
+/* There is a backup of so many bytes beside the store. */
+void store_has_backup(struct store *store, uint64_t bytes);
 
 /* How long what waits for the busiest lane will take. */
 uint64_t registry_wait_ms(const struct registry *registry);

@@ -71,7 +71,7 @@ static int open_registry(struct fixture *f)
 
 static void close_registry(struct fixture *f)
 {
-    for (enum account_resource what = 0; what < ACCOUNT_N_RESOURCES; what++)
+    for (enum account_resource what = 0; what < ACCOUNT_SESSIONS; what++)
         assert_int_equal(f->caller->account->used[what], 0); /* all that was charged was given back */
     caller_release(f->caller);
     registry_close(f->registry);
@@ -1021,6 +1021,31 @@ static void test_a_backup_is_made_read_and_deleted(void **state)
     free(id);
 }
 
+static void test_a_backup_is_charged_as_long_as_it_is_there(void **state)
+{
+    struct fixture *f = *state;
+    const struct store *store;
+    char params[128], *id;
+    json_t *bytes;
+
+    ask(f, "add_items", "{'session': 's', 'items': ['{}'], 'store': 'one'}");
+    store = owner_existing_store(f->owner, slice_of("one"));
+    ask(f, "backup", "{'store': 'one'}");
+    id = text_member(f, "backup");
+    bytes = member_of_answer(f, "bytes");
+    assert_int_equal(store->backup_bytes, json_integer_value(bytes));
+    assert_true(f->owner->account->used[ACCOUNT_DISK] > store->backup_bytes);
+    ask(f, "backup_delete", "{'store': 'one', 'backup': '00000000000000000000000000000000'}");
+    assert_int_equal(store->backup_bytes, json_integer_value(bytes));
+    (void)snprintf(params, sizeof(params), "{'backup': '%s', 'store': 'one'}", id);
+    ask(f, "backup_delete", params);
+    assert_int_equal(store->backup_bytes, 0);
+    f->config.disk_bytes_per_owner = 1;
+    expect_refusal(f, "backup", "{'store': 'one'}", "full", "bytes on the disk");
+    json_decref(bytes);
+    free(id);
+}
+
 static void test_a_new_backup_takes_the_place_of_the_old(void **state)
 {
     struct fixture *f = *state;
@@ -1132,6 +1157,7 @@ int main(void)
         TEST(test_a_full_queue_is_answered_with_busy),
         TEST(test_a_job_that_runs_again_starts_from_scratch),
         TEST(test_a_backup_is_made_read_and_deleted),
+        TEST(test_a_backup_is_charged_as_long_as_it_is_there),
         TEST(test_a_new_backup_takes_the_place_of_the_old),
         TEST(test_one_backup_of_a_store_at_a_time),
         TEST(test_what_has_no_backup),
