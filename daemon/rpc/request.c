@@ -336,6 +336,7 @@ static int find_store(struct request *request)
 static int submit(struct request *request)
 {
     request->job.store = &request->store->lane;
+    request->job.account = request->caller->account;
     request->job.kind = request->method->kind;
     request->job.frees = request->method->frees;
     request->job.run = on_lane;

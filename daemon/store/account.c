@@ -118,13 +118,22 @@ static uint64_t subtract(_Atomic uint64_t *used, uint64_t amount)
     return before - amount;
 }
 
-/* How far all together may go for the sake of this uid, which would then have `own`. */
-static uint64_t common_limit(struct accounts *accounts, enum account_resource what, uint64_t own)
+/* How far all together may go, of `limit`, for the sake of this uid, which would then have `own`. */
+static uint64_t share(const struct accounts *accounts, enum account_resource what, uint64_t limit, uint64_t own)
 {
-    uint64_t limit = account_limit(accounts, what, ACCOUNT_OF_ALL), n = atomic_load(&accounts->n_users[what]);
-    bool is_modest = own <= limit / (n + 1); /* there is always one who has not come yet */
+    uint64_t n = atomic_load(&accounts->n_users[what]) + 1; /* there is always one who has not come yet */
 
-    return is_modest || !accounts->many ? limit : limit - limit / RESERVED_PART;
+    return !accounts->many || own <= limit / n ? limit : limit - limit / RESERVED_PART;
+}
+
+static uint64_t common_limit(const struct accounts *accounts, enum account_resource what, uint64_t own)
+{
+    return share(accounts, what, account_limit(accounts, what, ACCOUNT_OF_ALL), own);
+}
+
+uint64_t account_share(const struct account *account, enum account_resource what, uint64_t limit)
+{
+    return share(account->all, what, limit, atomic_load(&account->used[what]));
 }
 
 static void give_back_own(struct account *account, enum account_resource what, uint64_t amount)

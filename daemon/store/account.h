@@ -76,6 +76,10 @@ uint64_t account_limit(const struct accounts *accounts, enum account_resource wh
 /* Return: false if that would be over a limit; then nothing is charged. */
 bool account_take(struct account *account, enum account_resource what, uint64_t amount);
 
+/* Of a thing that all take as they take this resource, and of which there is `limit`: how far all together may go for
+ * the sake of this uid. */
+uint64_t account_share(const struct account *account, enum account_resource what, uint64_t limit);
+
 /* Whether a uid, or all together, have all that they may. */
 bool account_is_full(const struct account *account, enum account_resource what);
 

@@ -29,7 +29,7 @@ struct lane {
 
     pthread_mutex_t lock;
     pthread_cond_t wake;  /* there is work, or it is time to stop */
-    struct list ready;    /* stores with waiting jobs, in turn */
+    struct list ready;    /* turns of stores with waiting jobs; the parties are those who pay for them */
     size_t n_jobs, bytes; /* waiting */
     uint64_t job_ns;      /* that one took lately: its share of a batch, and of what was tended after it */
     uint64_t taken_us;    /* when the last batch was taken, */
@@ -104,7 +104,7 @@ static void send_away(struct lane *lane, struct lane_store *store)
     store->ill = false;
     pthread_mutex_lock(&lane->lock);
     store->away = true;
-    list_remove(&store->ready);
+    turns_remove(&store->ready);
     pthread_mutex_unlock(&lane->lock);
 
     pthread_mutex_lock(&lanes->lock);
@@ -113,13 +113,10 @@ static void send_away(struct lane *lane, struct lane_store *store)
     uv_async_send(&lanes->wake);
 }
 
-static size_t waiting_bytes(const struct lane_store *store)
+static void put_ready(struct lane *lane, struct lane_store *store)
 {
-    size_t bytes = 0;
-
-    LIST_FOR_EACH(link, &store->waiting)
-    bytes += CONTAINER_OF(link, struct job, link)->size;
-    return bytes;
+    store->ready.party = store->account;
+    turns_put(&lane->ready, &store->ready);
 }
 
 /* On the loop, which alone submits: nobody else touches a store that is away. */
@@ -127,12 +124,10 @@ static void move_store(struct lanes *lanes, struct lane_store *store)
 {
     bool falls_ill = store->lane == store->home;
     struct lane *from = store->lane, *to = falls_ill ? infirmary(lanes) : store->home;
-    size_t bytes;
 
     pthread_mutex_lock(&from->lock);
-    bytes = waiting_bytes(store);
     from->n_jobs -= store->n_waiting;
-    from->bytes -= bytes;
+    from->bytes -= store->bytes_waiting;
     pthread_mutex_unlock(&from->lock);
 
     store->lane = to;
@@ -144,9 +139,9 @@ static void move_store(struct lanes *lanes, struct lane_store *store)
     pthread_mutex_lock(&to->lock);
     store->away = false;
     to->n_jobs += store->n_waiting;
-    to->bytes += bytes;
+    to->bytes += store->bytes_waiting;
     if (falls_ill || store->n_waiting)
-        list_append(&to->ready, &store->ready);
+        put_ready(to, store);
     pthread_cond_signal(&to->wake);
     pthread_mutex_unlock(&to->lock);
 }
@@ -185,9 +180,14 @@ static void count_log(struct lane *lane, struct lane_store *store)
     store->log_bytes = now;
 }
 
+static bool is_paid_for(const struct lane_store *store)
+{
+    return store->account && store->table->use;
+}
+
 static void read_use(const struct lane_store *store, struct store_use *ret)
 {
-    if (store->engine && store->table->use)
+    if (store->engine)
         store->table->use(store->engine, ret);
 }
 
@@ -196,7 +196,7 @@ static void count_use(struct lane_store *store)
 {
     struct store_use now = store->paid;
 
-    if (!store->account)
+    if (!is_paid_for(store))
         return;
     read_use(store, &now);
     account_settle(store->account, ACCOUNT_SESSIONS, &store->paid.sessions, now.sessions);
@@ -210,7 +210,7 @@ static bool pays_for_bytes(struct lane_store *store, uint64_t bytes)
 {
     uint64_t of_spare = bytes < store->paid.spare ? bytes : store->paid.spare;
 
-    if (!store->account || !store->directory)
+    if (!is_paid_for(store) || !store->directory)
         return true;
     if (!account_take(store->account, ACCOUNT_DISK, bytes - of_spare))
         return false;
@@ -225,7 +225,7 @@ static bool pays_for_sessions(struct lane_store *store)
 {
     struct store_use now = store->paid;
 
-    if (!store->account)
+    if (!is_paid_for(store))
         return true;
     read_use(store, &now);
     if (now.sessions > store->paid.sessions &&
@@ -240,7 +240,7 @@ static bool pays_for_sessions(struct lane_store *store)
 static void tell_of_room(struct lane_store *store, struct job *job)
 {
     job->refused = false;
-    job->no_sessions = store->account && account_is_full(store->account, ACCOUNT_SESSIONS);
+    job->no_sessions = is_paid_for(store) && account_is_full(store->account, ACCOUNT_SESSIONS);
     job->no_bytes = !pays_for_bytes(store, job->size);
 }
 
@@ -549,24 +549,30 @@ static bool batch_is_full(const struct config *config, size_t n, size_t bytes, c
     return n > 0 && (n >= config->batch_requests || bytes + next->size > config->batch_bytes);
 }
 
+static struct job *first_waiting(const struct lane_store *store)
+{
+    struct turn *turn = turns_first(&store->waiting);
+
+    return turn ? CONTAINER_OF(turn, struct job, turn) : NULL;
+}
+
 /* Takes the next store's jobs, as many as share a transaction. Called with the lock held. Return: the store, or NULL.
  */
 static struct lane_store *take_batch(struct lane *lane, struct list *batch)
 {
     const struct config *config = lane->lanes->config;
-    struct list *link = list_pop(&lane->ready);
+    struct turn *ready = turns_take(&lane->ready);
     struct lane_store *store;
     size_t n = 0, bytes = 0;
+    struct job *job;
 
-    if (!link)
+    if (!ready)
         return NULL;
-    store = CONTAINER_OF(link, struct lane_store, ready);
-    while (!list_is_empty(&store->waiting)) {
-        struct job *job = job_of(store->waiting.next);
-
+    store = CONTAINER_OF(ready, struct lane_store, ready);
+    while ((job = first_waiting(store))) {
         if (batch_is_full(config, n, bytes, job) || (n > 0 && job->kind == JOB_STEPS))
             break;
-        list_remove(&job->link);
+        (void)turns_take(&store->waiting);
         list_append(batch, &job->link);
         n++;
         bytes += job->size;
@@ -574,12 +580,13 @@ static struct lane_store *take_batch(struct lane *lane, struct list *batch)
             break;
     }
     store->n_waiting -= n;
+    store->bytes_waiting -= bytes;
     lane->taken_us = clock_monotonic_us();
     lane->n_taken = n;
     lane->n_jobs -= n;
     lane->bytes -= bytes;
-    if (!list_is_empty(&store->waiting))
-        list_append(&lane->ready, &store->ready);
+    if (store->n_waiting)
+        put_ready(lane, store);
     return store;
 }
 
@@ -655,28 +662,41 @@ void lane_adopt(struct lanes *lanes, struct lane_store *store, const struct engi
     store->home = store->lane = &lanes->lane[lanes->next++ % (lanes->n - 1)];
     list_init(&store->moving);
     list_init(&store->waiting);
-    list_init(&store->ready);
+    turn_init(&store->ready, NULL);
     list_init(&store->open);
+}
+
+/* Who has much in flight leaves the end of the queue to others. */
+static bool queue_is_full(const struct lane *lane, const struct job *job)
+{
+    uint64_t jobs = lane->lanes->config->lane_requests, bytes = lane->lanes->config->lane_bytes;
+
+    if (job->account) {
+        jobs = account_share(job->account, ACCOUNT_REQUESTS, jobs);
+        bytes = account_share(job->account, ACCOUNT_BYTES, bytes);
+    }
+    return lane->n_jobs >= jobs || (lane->n_jobs > 0 && lane->bytes + job->size > bytes);
 }
 
 int lane_submit(struct job *job)
 {
     struct lane_store *store = job->store;
     struct lane *lane = store->lane;
-    const struct config *config = lane->lanes->config;
     int r = 0;
 
     if (store->quarantined && job->kind == JOB_CHANGE)
         return SESSIOND_UNAVAILABLE;
     pthread_mutex_lock(&lane->lock);
-    if (lane->n_jobs >= config->lane_requests || (lane->n_jobs > 0 && lane->bytes + job->size > config->lane_bytes)) {
+    if (queue_is_full(lane, job)) {
         r = SESSIOND_BUSY;
     } else {
         lane->n_jobs++;
         lane->bytes += job->size;
-        if (store->n_waiting++ == 0 && !store->away && list_is_empty(&store->ready))
-            list_append(&lane->ready, &store->ready);
-        list_append(&store->waiting, &job->link);
+        store->bytes_waiting += job->size;
+        if (store->n_waiting++ == 0 && !store->away && !turn_waits(&store->ready))
+            put_ready(lane, store);
+        turn_init(&job->turn, job->account);
+        turns_put(&store->waiting, &job->turn);
         pthread_cond_signal(&lane->wake);
     }
     pthread_mutex_unlock(&lane->lock);

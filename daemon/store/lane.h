@@ -1,7 +1,10 @@
 /*
  * Lanes: threads that own stores. A lane takes everything that waits for one store, runs it in one transaction,
- * commits, and hands the jobs back to the loop: group commit. Stores take turns; the jobs of one store run in the order
- * in which they were submitted.
+ * commits, and hands the jobs back to the loop: group commit.
+ *
+ * Nobody is held up by how much another has to do: those who pay for stores take turns, and so do the stores of each;
+ * in a store those who ask take turns. The jobs of one who asks run in the order in which they were submitted. The last
+ * eighth of a lane's queue is kept for those who have little in flight, as account.h says.
  *
  * After an I/O error a store is quarantined: it leaves its lane for the infirmary, a lane more, so that a stuck disk
  * holds up nobody else. There it is closed, synced, opened anew, and compared with what was acknowledged, again and
@@ -22,6 +25,7 @@
 #include "base/histogram.h"
 #include "base/list.h"
 #include "store/engine.h"
+#include "store/turns.h"
 
 struct account;
 struct config;
@@ -48,7 +52,9 @@ typedef void (*jobs_done_fn)(void *arg, struct list *jobs);
 
 struct job {
     struct list link;
+    struct turn turn; /* while it waits: the lane's */
     struct lane_store *store;
+    struct account *account; /* of the one who asks; NULL: nobody in particular */
     enum job_kind kind;
     job_run_fn run;
     bool frees;                 /* it removes items: on a full disk the ballast is given up for it */
@@ -63,23 +69,23 @@ struct lane_store {
     struct lane *home; /* its lane when it is well */
     struct lane *lane; /* home, or the infirmary; changed by the loop alone, while the store is away */
     const struct engine_table *table;
-    const char *directory;   /* NULL: volatile */
-    struct list waiting;     /* jobs, under the lane's lock */
-    size_t n_waiting;        /* the same */
-    struct list ready;       /* in the lane's list of stores with waiting jobs, under its lock */
-    struct list open;        /* in the lane's list of open stores, the most recently used last */
-    struct engine *engine;   /* NULL: closed */
-    struct job *steps;       /* the job that is run between batches, NULL: none */
-    uint64_t log_bytes;      /* that its lane counts for it */
-    struct account *account; /* who pays for what it holds; NULL: nobody. Set after lane_adopt, as is */
-    struct store_use paid;   /* what it has been charged: the lane's from the first job on. `bytes` with what the batch
-                                under way may add, `spare` without */
-    bool tend;               /* housekeeping has more to do */
-    bool ill;                /* its engine broke, and it is to leave the lane */
-    bool away;               /* under the lane's lock: on its way to the other lane, no batch takes it */
-    bool quarantined;        /* the loop's: changes are refused */
-    unsigned quarantines;    /* the loop's: how often it was; what was known of it before is not to be trusted */
-    struct list moving;      /* in the list of stores that are away, under its lock */
+    const char *directory;           /* NULL: volatile */
+    struct list waiting;             /* turns of jobs, under the lane's lock */
+    size_t n_waiting, bytes_waiting; /* the same */
+    struct turn ready;               /* among the lane's stores with waiting jobs, under its lock */
+    struct list open;                /* in the lane's list of open stores, the most recently used last */
+    struct engine *engine;           /* NULL: closed */
+    struct job *steps;               /* the job that is run between batches, NULL: none */
+    uint64_t log_bytes;              /* that its lane counts for it */
+    struct account *account;         /* who pays for what it holds; NULL: nobody. Set after lane_adopt, as is */
+    struct store_use paid; /* what it has been charged: the lane's from the first job on. `bytes` with what the batch
+                              under way may add, `spare` without */
+    bool tend;             /* housekeeping has more to do */
+    bool ill;              /* its engine broke, and it is to leave the lane */
+    bool away;             /* under the lane's lock: on its way to the other lane, no batch takes it */
+    bool quarantined;      /* the loop's: changes are refused */
+    unsigned quarantines;  /* the loop's: how often it was; what was known of it before is not to be trusted */
+    struct list moving;    /* in the list of stores that are away, under its lock */
 };
 
 /* Starts the threads. Return: 0 or a fault. */

@@ -26,6 +26,7 @@
 #include "base/mem.h"
 #include "config.h"
 #include "sessiond-codes.h"
+#include "store/account.h"
 #include "store/engine.h"
 #include "store/lane.h"
 #include "tree.h"
@@ -54,6 +55,9 @@ static struct {
     bool tend_more;        /* housekeeping never ends */
     bool break_on_failure; /* a fault breaks the engine */
     unsigned n_tends, n_open;
+    struct store_use use;
+    unsigned begun;  /* of its sessions, in the open transaction */
+    unsigned n_runs; /* of jobs */
 } told = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void note(const char *what)
@@ -129,6 +133,9 @@ static int fake_commit(struct engine *engine)
 {
     int r = faulty(engine, reply_of(&told.commit));
 
+    pthread_mutex_lock(&told.lock);
+    told.begun = 0;
+    pthread_mutex_unlock(&told.lock);
     note(r ? "commit-fails" : "commit");
     return r;
 }
@@ -136,6 +143,10 @@ static int fake_commit(struct engine *engine)
 static void fake_rollback(struct engine *engine)
 {
     (void)engine;
+    pthread_mutex_lock(&told.lock);
+    told.use.sessions -= told.begun;
+    told.begun = 0;
+    pthread_mutex_unlock(&told.lock);
     note("rollback");
 }
 
@@ -148,6 +159,14 @@ static int fake_tend(struct engine *engine, bool *ret_more)
     return faulty(engine, reply_of(&told.tend));
 }
 
+static void fake_use(const struct engine *engine, struct store_use *ret)
+{
+    (void)engine;
+    pthread_mutex_lock(&told.lock);
+    *ret = told.use;
+    pthread_mutex_unlock(&told.lock);
+}
+
 static const struct engine_table fake_engine = {
     .name = "fake",
     .open = fake_open,
@@ -157,6 +176,7 @@ static const struct engine_table fake_engine = {
     .commit = fake_commit,
     .rollback = fake_rollback,
     .tend = fake_tend,
+    .use = fake_use,
 };
 
 /* ---- jobs ---- */
@@ -170,6 +190,9 @@ struct task {
     unsigned n_steps;   /* JOB_STEPS: so many are still to come */
     unsigned n_runs;
     bool back;
+    unsigned begins;            /* sessions */
+    unsigned run_as;            /* the how manieth of all runs its last one was, from 0 */
+    bool no_sessions, no_bytes; /* what it was told */
 };
 
 static int run_task(struct job *job, const struct engine_table *table, struct engine *engine, bool *ret_more)
@@ -180,6 +203,13 @@ static int run_task(struct job *job, const struct engine_table *table, struct en
 
     assert(table == &fake_engine);
     task->n_runs++;
+    pthread_mutex_lock(&told.lock);
+    task->run_as = told.n_runs++;
+    told.use.sessions += task->begins;
+    told.begun += task->begins;
+    pthread_mutex_unlock(&told.lock);
+    task->no_sessions = job->no_sessions;
+    task->no_bytes = job->no_bytes;
     note(task->name);
     if (gate) {
         sem_post(task->at_gate);
@@ -195,6 +225,7 @@ static int run_task(struct job *job, const struct engine_table *table, struct en
 struct fixture {
     uv_loop_t loop;
     struct config config;
+    struct accounts accounts;
     struct lanes *lanes;
     char top[32];
     struct lane_store store, other, third, memory;
@@ -254,11 +285,15 @@ static int set_up(void **state)
     told.begin = told.commit = told.open = told.tend = (struct script){0};
     told.tend_more = told.break_on_failure = false;
     told.n_tends = 0;
+    told.use = (struct store_use){0};
+    told.n_runs = 0;
     (void)snprintf(f->top, sizeof(f->top), "/tmp/sd-XXXXXX");
     config_init(&f->config);
     f->config.state_dir = mkdtemp(f->top);
     f->config.lanes = 1;
     f->config.ballast_bytes = 4096;
+    f->config.system = true;
+    accounts_init(&f->accounts, &f->config);
     sem_init(&f->gate, 0, 0);
     sem_init(&f->at_gate, 0, 0);
     *state = f;
@@ -273,6 +308,7 @@ static int tear_down(void **state)
     assert_int_equal(uv_loop_close(&f->loop), 0);
     assert_int_equal(told.n_open, 0);
     remove_tree(f->top);
+    accounts_deinit(&f->accounts);
     sem_destroy(&f->gate);
     sem_destroy(&f->at_gate);
     free(f);
@@ -290,6 +326,19 @@ static int submit(struct task *task, struct lane_store *store)
     task->job.store = store;
     task->job.outcome = -1000; /* nobody's */
     return lane_submit(&task->job);
+}
+
+static struct account *uid(struct fixture *f, uid_t number)
+{
+    return accounts_of(&f->accounts, number);
+}
+
+static struct task task_of(struct account *account, const char *name, enum job_kind kind)
+{
+    struct task made = task(name, kind);
+
+    made.job.account = account;
+    return made;
 }
 
 static void submit_all(struct task *tasks, size_t n, struct lane_store *store)
@@ -395,6 +444,164 @@ static void test_stores_take_turns(void **state)
     let_go(f);
     wait_for(f, 6);
     expect_log(HELD "begin a commit open-other begin x commit begin b commit begin y commit begin c commit");
+}
+
+/* ---- fairness ---- */
+
+enum { FLOOD = 1000 };
+
+/* Alice asks a thousand times, and then bob once. Return: how many of hers were answered before he was. */
+static size_t flood_before(struct fixture *f, struct account *alice, struct account *bob)
+{
+    static struct task flood[FLOOD];
+    struct task his = task_of(bob, "his", JOB_CHANGE);
+
+    start(f);
+    hold(f, &f->store);
+    for (size_t i = 0; i < FLOOD; i++)
+        flood[i] = task_of(alice, "hers", JOB_CHANGE);
+    submit_all(flood, FLOOD, &f->store);
+    assert_int_equal(submit(&his, &f->store), 0);
+    let_go(f);
+    wait_for(f, FLOOD + 2);
+    assert_int_equal(his.n_runs, 1);
+    return his.run_as - 1; /* the one that held the lane up was the first */
+}
+
+static void test_one_request_is_not_held_up_by_a_thousand_of_another_uid(void **state)
+{
+    struct fixture *f = *state;
+
+    f->config.batch_requests = 4;
+    assert_int_equal(flood_before(f, uid(f, 1), uid(f, 2)), 1);
+}
+
+/* The control: who asks last is answered last, where nobody else asks. */
+static void test_the_requests_of_one_uid_are_done_in_their_order(void **state)
+{
+    struct fixture *f = *state;
+
+    f->config.batch_requests = 4;
+    assert_int_equal(flood_before(f, uid(f, 1), uid(f, 1)), FLOOD);
+}
+
+static void test_uids_take_turns_in_a_store(void **state)
+{
+    struct fixture *f = *state;
+    struct account *alice = uid(f, 1), *bob = uid(f, 2), *carol = uid(f, 3);
+    struct task tasks[] = {task_of(alice, "a1", JOB_CHANGE), task_of(alice, "a2", JOB_READ),
+                           task_of(alice, "a3", JOB_CHANGE), task_of(alice, "a4", JOB_CHANGE),
+                           task_of(bob, "b1", JOB_CHANGE),   task_of(bob, "b2", JOB_CHANGE),
+                           task_of(carol, "c1", JOB_CHANGE)};
+
+    f->config.batch_requests = 4;
+    start(f);
+    hold(f, &f->store);
+    submit_all(tasks, N(tasks), &f->store);
+    let_go(f);
+    wait_for(f, N(tasks) + 1);
+    expect_log(HELD "begin a1 b1 c1 a2 commit begin b2 a3 a4 commit");
+}
+
+static void test_who_has_many_stores_has_no_more_turns_on_a_lane(void **state)
+{
+    struct fixture *f = *state;
+    struct task one = task("a1", JOB_CHANGE), two = task("a2", JOB_CHANGE), his = task("b", JOB_CHANGE);
+
+    start(f);
+    lane_adopt(f->lanes, &f->third, &fake_engine, "open-third");
+    f->store.account = f->other.account = uid(f, 1);
+    f->third.account = uid(f, 2);
+    hold(f, &f->store);
+    assert_int_equal(submit(&one, &f->store), 0);
+    assert_int_equal(submit(&two, &f->other), 0);
+    assert_int_equal(submit(&his, &f->third), 0);
+    let_go(f);
+    wait_for(f, 4);
+    expect_log(HELD "begin a1 commit open-third begin b commit open-other begin a2 commit");
+}
+
+static void test_the_end_of_a_queue_is_kept_for_who_has_little_in_flight(void **state)
+{
+    struct fixture *f = *state;
+    struct account *alice = uid(f, 1), *bob = uid(f, 2);
+    struct task flood[8], his = task_of(bob, "b", JOB_CHANGE);
+
+    f->config.lane_requests = 8;
+    assert_true(account_take(alice, ACCOUNT_REQUESTS, 8));
+    assert_true(account_take(bob, ACCOUNT_REQUESTS, 1));
+    start(f);
+    hold(f, &f->store);
+    for (size_t i = 0; i < 8; i++)
+        flood[i] = task_of(alice, "a", JOB_CHANGE);
+    submit_all(flood, 7, &f->store);
+    assert_int_equal(submit(&flood[7], &f->store), SESSIOND_BUSY);
+    assert_int_equal(submit(&flood[7], &f->other), SESSIOND_BUSY); /* which is on the same lane */
+    assert_int_equal(submit(&his, &f->store), 0);
+    assert_int_equal(submit(&flood[7], &f->store), SESSIOND_BUSY);
+    let_go(f);
+    wait_for(f, 9);
+    account_give_back(alice, ACCOUNT_REQUESTS, 8);
+    account_give_back(bob, ACCOUNT_REQUESTS, 1);
+}
+
+/* ---- what an owner may keep ---- */
+
+static void test_what_a_store_holds_is_charged_to_who_pays_for_it(void **state)
+{
+    struct fixture *f = *state;
+    struct account *alice = uid(f, 1);
+    struct task one = task("a", JOB_CHANGE);
+
+    start(f);
+    f->store.account = alice;
+    told.use = (struct store_use){.sessions = 3, .bytes = 4096};
+    assert_int_equal(submit(&one, &f->store), 0);
+    wait_for(f, 1);
+    stop(f);
+    assert_int_equal(alice->used[ACCOUNT_SESSIONS], 3); /* a store that is closed has what it had */
+    assert_int_equal(alice->used[ACCOUNT_DISK], 4096);
+}
+
+static void test_a_change_is_told_that_its_owner_may_have_no_more(void **state)
+{
+    struct fixture *f = *state;
+    struct account *alice = uid(f, 1);
+    struct task tasks[] = {task("a", JOB_CHANGE), task("b", JOB_CHANGE), task("c", JOB_CHANGE)};
+
+    f->config.disk_bytes_per_owner = 100;
+    f->config.sessions_per_owner = 5;
+    start(f);
+    f->store.account = alice;
+    told.use = (struct store_use){.sessions = 5, .bytes = 50, .spare = 20};
+    hold(f, &f->store);
+    for (size_t i = 0; i < N(tasks); i++)
+        tasks[i].job.size = 40; /* 20 of it spare, and then 40 of the 50 that are left; and then there is too little */
+    submit_all(tasks, N(tasks), &f->store);
+    let_go(f);
+    wait_for(f, 4);
+    assert_true(!tasks[0].no_bytes && tasks[1].no_bytes && tasks[2].no_bytes);
+    assert_true(tasks[0].no_sessions);
+    stop(f);
+    assert_int_equal(alice->used[ACCOUNT_DISK], 50); /* what it came to in the end */
+}
+
+/* Another lane was faster, after the change had been told that there was room. */
+static void test_a_session_too_many_is_rolled_back(void **state)
+{
+    struct fixture *f = *state;
+    struct account *alice = uid(f, 1);
+    struct task one = task("a", JOB_CHANGE);
+
+    f->config.sessions_per_owner = 5;
+    one.begins = 6;
+    start(f);
+    f->store.account = alice;
+    assert_int_equal(submit(&one, &f->store), 0);
+    wait_for(f, 1);
+    assert_int_equal(alice->used[ACCOUNT_SESSIONS], 0);
+    assert_int_equal(one.job.outcome, SESSIOND_FULL);
+    assert_false(one.job.refused);
 }
 
 static void test_lanes_do_not_wait_for_each_other(void **state)
@@ -1192,6 +1399,14 @@ int main(void)
         TEST(test_a_batch_has_so_many_requests_at_most),
         TEST(test_a_batch_has_so_many_bytes_or_one_larger_request),
         TEST(test_stores_take_turns),
+        TEST(test_one_request_is_not_held_up_by_a_thousand_of_another_uid),
+        TEST(test_the_requests_of_one_uid_are_done_in_their_order),
+        TEST(test_uids_take_turns_in_a_store),
+        TEST(test_who_has_many_stores_has_no_more_turns_on_a_lane),
+        TEST(test_the_end_of_a_queue_is_kept_for_who_has_little_in_flight),
+        TEST(test_what_a_store_holds_is_charged_to_who_pays_for_it),
+        TEST(test_a_change_is_told_that_its_owner_may_have_no_more),
+        TEST(test_a_session_too_many_is_rolled_back),
         TEST(test_lanes_do_not_wait_for_each_other),
         TEST(test_a_refusal_is_its_own_affair),
         TEST(test_of_a_batch_only_the_guilty_one_fails),
