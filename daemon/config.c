@@ -721,6 +721,7 @@ static void take_over(struct config *config, struct config *next)
             waiting++;
         }
     }
+    config->generation += changed > 0;
     log_info("config_reloaded changed=%u need_restart=%u", changed, waiting);
 }
 

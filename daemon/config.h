@@ -142,11 +142,12 @@ struct shared_stores {
 };
 
 struct config {
-    char *file;         /* owned; the configuration file, as --config has it; NULL: none */
-    bool system;        /* many owners, each peer's uid its own */
-    char *socket_path;  /* owned; NULL until config_complete */
-    char *state_dir;    /* owned; NULL until config_complete */
-    char *metrics_path; /* owned; NULL or empty: none */
+    uint64_t generation; /* grows with each reload that changes something; the loop's */
+    char *file;          /* owned; the configuration file, as --config has it; NULL: none */
+    bool system;         /* many owners, each peer's uid its own */
+    char *socket_path;   /* owned; NULL until config_complete */
+    char *state_dir;     /* owned; NULL until config_complete */
+    char *metrics_path;  /* owned; NULL or empty: none */
     enum log_level log_level;
     struct who *administrators;          /* owned; NULL: none but root. The loop's, as is the next */
     struct shared_stores *shared_stores; /* owned; NULL: none */

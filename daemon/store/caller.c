@@ -39,8 +39,10 @@ struct caller *caller_hold(struct caller *caller)
 
 void caller_release(struct caller *caller)
 {
-    if (caller && --caller->n_holders == 0)
-        free(caller);
+    if (!caller || --caller->n_holders > 0)
+        return;
+    free(caller->rights);
+    free(caller);
 }
 
 bool caller_is_administrator(const struct caller *caller)
@@ -66,6 +68,34 @@ int caller_act_as(struct caller *caller, struct registry *registry, uid_t uid)
     if (r == 0)
         log_info("owner_named uid=%u pid=%d owner=%u", caller->uid, caller->pid, uid);
     return r;
+}
+
+static enum right right_of(const struct shared_store *store, const struct caller *caller)
+{
+    for (enum right right = RIGHT_CHANGE; right > RIGHT_NONE; right--)
+        if (config_lists(store->who[right], caller->uid, caller->groups, caller->n_groups))
+            return right;
+    return RIGHT_NONE;
+}
+
+int caller_rights(struct caller *caller, const enum right **ret)
+{
+    const struct shared_stores *shared = caller->config->shared_stores;
+    size_t n = shared ? shared->n : 0;
+    enum right *rights = caller->rights;
+
+    if (!rights || caller->rights_of != caller->config->generation) {
+        rights = calloc(n + 1, sizeof(*rights));
+        if (!rights)
+            return fault(ENOMEM, "rights");
+        for (size_t i = 0; i < n; i++)
+            rights[i] = right_of(&shared->stores[i], caller);
+        free(caller->rights);
+        caller->rights = rights;
+        caller->rights_of = caller->config->generation;
+    }
+    *ret = rights;
+    return 0;
 }
 
 void caller_audit(struct caller *caller, const char *what, struct slice thing)

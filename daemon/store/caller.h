@@ -21,6 +21,8 @@ struct caller {
     const struct config *config;
     struct account *account; /* the registry's */
     struct owner *owner;     /* the registry's; NULL: none yet */
+    enum right *rights;      /* owned; see caller_rights; NULL: nobody has asked yet */
+    uint64_t rights_of;      /* the generation of the configuration that they were worked out from */
     size_t n_groups;
     gid_t groups[]; /* the primary group and the others */
 };
@@ -39,6 +41,11 @@ bool caller_is_administrator(const struct caller *caller);
 /* Acts as this owner from now on, which must be itself, or one that is there and that it may name as an administrator.
  * Return: 0, SESSIOND_NOT_FOUND (whether there is no such owner, or it must not know), or a fault. */
 int caller_act_as(struct caller *caller, struct registry *registry, uid_t uid);
+
+/* What it may do to each shared store, in the order of the configuration, and RIGHT_NONE behind them for one that is
+ * not declared. It is worked out once, and again after a reload: so the time of an answer tells nothing of the lists,
+ * and whether there are any. Valid until the next call. Return: 0 or a fault. */
+int caller_rights(struct caller *caller, const enum right **ret);
 
 /* Writes down that something was refused, once for each thing in a minute. Never an item's, session's or key's text. */
 void caller_audit(struct caller *caller, const char *what, struct slice thing);

@@ -349,14 +349,6 @@ static int open_nobody(struct registry *registry)
     return 0;
 }
 
-static enum right right_of(const struct shared_store *store, const struct caller *caller)
-{
-    for (enum right right = RIGHT_CHANGE; right > RIGHT_NONE; right--)
-        if (config_lists(store->who[right], caller->uid, caller->groups, caller->n_groups))
-            return right;
-    return RIGHT_NONE;
-}
-
 /* A declared store is there from the first time that somebody who may see it asks. */
 static int meet_shared(struct registry *registry, const char *declared, struct store **ret)
 {
@@ -375,30 +367,37 @@ static int meet_shared(struct registry *registry, const char *declared, struct s
     return 0;
 }
 
-int registry_shared(struct registry *registry, struct slice name, const struct caller *caller, enum right *ret_right,
+int registry_shared(struct registry *registry, struct slice name, struct caller *caller, enum right *ret_right,
                     struct store **ret)
 {
     const struct shared_stores *shared = registry->config->shared_stores;
+    size_t n = shared ? shared->n : 0, found = n;
     struct slice wanted = shared_name(name);
+    const enum right *rights;
+    int r;
 
-    for (size_t i = 0; wanted.data && shared && i < shared->n; i++) {
-        if (!slice_equal(slice_of(shared->stores[i].name), wanted))
-            continue;
-        *ret_right = right_of(&shared->stores[i], caller);
-        return *ret_right == RIGHT_NONE ? SESSIOND_NOT_FOUND : meet_shared(registry, shared->stores[i].name, ret);
-    }
-    return wanted.data ? SESSIOND_NOT_FOUND : SESSIOND_INVALID;
+    if (!wanted.data)
+        return SESSIOND_INVALID;
+    if ((r = caller_rights(caller, &rights)))
+        return r;
+    for (size_t i = 0; i < n; i++) /* to the end, whether it is found or not: the time is not to tell */
+        if (slice_equal(slice_of(shared->stores[i].name), wanted))
+            found = i;
+    *ret_right = rights[found];
+    return *ret_right == RIGHT_NONE ? SESSIOND_NOT_FOUND : meet_shared(registry, shared->stores[found].name, ret);
 }
 
-struct store *registry_next_shared(struct registry *registry, const struct caller *caller, const struct store *after)
+struct store *registry_next_shared(struct registry *registry, struct caller *caller, const struct store *after)
 {
     const struct shared_stores *shared = registry->config->shared_stores;
+    const enum right *rights;
     bool passed = !after;
     struct store *store;
 
+    if (caller_rights(caller, &rights))
+        return NULL;
     for (size_t i = 0; shared && i < shared->n; i++) {
-        if (passed && right_of(&shared->stores[i], caller) != RIGHT_NONE &&
-            meet_shared(registry, shared->stores[i].name, &store) == 0)
+        if (passed && rights[i] != RIGHT_NONE && meet_shared(registry, shared->stores[i].name, &store) == 0)
             return store;
         passed |= after && strcmp(after->name + 1, shared->stores[i].name) == 0;
     }

@@ -61,11 +61,11 @@ int registry_existing_owner(struct registry *registry, uid_t uid, struct owner *
 
 /* The shared store of this name, with its @, and what the caller may do to it. Return: 0, SESSIOND_NOT_FOUND (it is not
  * declared, or the caller must not know), SESSIOND_INVALID (no name of a shared store), or a fault. */
-int registry_shared(struct registry *registry, struct slice name, const struct caller *caller, enum right *ret_right,
+int registry_shared(struct registry *registry, struct slice name, struct caller *caller, enum right *ret_right,
                     struct store **ret);
 
 /* The next shared store that the caller may read, in the order of the configuration. Return: NULL after the last. */
-struct store *registry_next_shared(struct registry *registry, const struct caller *caller, const struct store *after);
+struct store *registry_next_shared(struct registry *registry, struct caller *caller, const struct store *after);
 
 /* Meets all who have something on the disk, where a limit of what all together may hold has been set: else who has not
  * come yet does not count. What cannot be read does not, as the log says. */
