@@ -9,9 +9,11 @@ import time
 from asking import Connection
 from disk import Broken, Call, Fault, Way
 from harness import wait_until
-from sweep import Run
+from sweep import SETTINGS, Run
 
 ROUNDS = 20
+QUEUE = 8
+"""Requests that a lane may hold."""
 
 
 def await_hanging(run: Run) -> None:
@@ -75,6 +77,39 @@ def in_a_commit(directory: pathlib.Path) -> str:
         run.close()
 
 
+def behind_a_full_queue(directory: pathlib.Path) -> str:
+    """A commit hangs, and more comes than its lane may hold: that is told to come again, and when; the other lane goes on;
+    what waited is done when the disk answers."""
+    run = Run(directory, settings={**SETTINGS, "lane_requests": QUEUE})
+    waiting: list[Connection] = []
+    try:
+        run.start()
+        run.change("add_items", "a", 2)
+        run.daemon.disk.arm(Fault(Call.SYNC, errno.EIO, Way.HANG), 1)
+        for i in range(1 + QUEUE):  # the one that hangs, and as many as wait for it
+            waiting.append(Connection(run.daemon.socket))
+            waiting[i].send("add_items", {"session": "b", "items": ["{}"]})
+            if i == 0:
+                await_hanging(run)
+            expect(Connection(run.daemon.socket).ask("ping")[0], "done", "a ping behind it")
+        for _ in range(ROUNDS):
+            code, told = Connection(run.daemon.socket).ask("add_items", session="b", items=["{}"])
+            expect(code, "busy", "a change that the queue has no room for")
+            if not 20 <= told["retry_after_ms"] <= 2000:
+                raise Broken(f"it was told to come again after {told['retry_after_ms']} ms")
+            run.neighbours.go_on("other")
+        run.daemon.disk.heal()
+        for each in waiting:
+            expect(each.receive()[0], "done", "what waited")
+        expect(waiting[0].ask("delete_session", session="b")[0], "done", "its removal")
+        run.finish()
+        return f"{ROUNDS} changes were told to come again; {1 + QUEUE} that were taken were done"
+    finally:
+        for each in waiting:
+            each.close()
+        run.close()
+
+
 def while_it_is_stopped(directory: pathlib.Path) -> str:
     """SIGTERM while a commit hangs: it ends within its grace, says that it ended hard, and has lost nothing."""
     run = Run(directory)
@@ -111,5 +146,5 @@ def while_it_is_stopped(directory: pathlib.Path) -> str:
         run.close()
 
 
-SCENES = (in_the_infirmary, in_a_commit, while_it_is_stopped)
+SCENES = (in_the_infirmary, in_a_commit, behind_a_full_queue, while_it_is_stopped)
 
