@@ -66,6 +66,7 @@ enum setting_when {
       "recent histories kept in memory, all owners together")                                                          \
     X(ballast_bytes, "bytes", 16777216, 0, 1073741824, AT_START, "kept free for removals on a full disk, in one file") \
     X(memory_bytes, "bytes", 268435456, 1048576, 1099511627776, AT_START, "the memory store of one owner")             \
+    X(memory_bytes_total, "bytes", 1073741824, 1048576, 1099511627776, AT_ONCE, "memory stores of all owners")         \
     X(follow_rows, "rows", 4096, 1, 1000000, AT_START,                                                                 \
       "changes that wait in memory before a store's tables follow its log")                                            \
     X(receipt_seconds, "seconds", 86400, 60, 31536000, AT_START, "uptime for which receipts are kept")                 \

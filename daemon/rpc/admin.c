@@ -128,7 +128,7 @@ static void pack_use(struct buf *reply, const struct request *request)
 
     pack_map(reply, ACCOUNT_N_RESOURCES);
     for (enum account_resource what = 0; what < ACCOUNT_N_RESOURCES; what++) {
-        bool is_kept = what == ACCOUNT_SESSIONS || what == ACCOUNT_DISK;
+        bool is_kept = what >= ACCOUNT_SESSIONS;
         const struct account *account = is_kept ? request->owner->account : request->caller->account;
 
         pack_text(reply, slice_of(account_resource_name(what)));

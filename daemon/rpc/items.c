@@ -235,11 +235,10 @@ static int change_refuse(struct request *request, int r)
     request->job.refused = r == SESSIOND_FULL && done->over != OVER_DISK;
     if (!request->job.refused)
         return r;
-    return request_refuse(
-        request, r,
-        done->over == OVER_SESSIONS
-            ? "the owner of this store, or all together, may have no more sessions; delete some"
-            : "the owner of this store, or all together, may have no more bytes on the disk; remove some");
+    return request_refuse(request, r, "the owner of this store, or all together, may have no more %s; remove some",
+                          done->over == OVER_SESSIONS ? "sessions"
+                          : request->store->directory ? "bytes on the disk"
+                                                      : "bytes in memory");
 }
 
 static void pack_state(struct buf *reply, const struct change_result *done)

@@ -1,7 +1,8 @@
 /*
- * What each uid has taken of what the daemon can give: connections, requests in flight, bytes in memory, sessions and
- * bytes on disk. All of it is charged here before it is taken, and given back when it goes; the sums cannot overflow. A
- * uid has a limit, and all together have one. A shared store, which is no uid's, has an account of its own.
+ * What each uid has taken of what the daemon can give: connections, requests in flight, bytes in memory, sessions, and
+ * the bytes of stores on the disk and in memory. All of it is charged here before it is taken, and given back when it
+ * goes; the sums cannot overflow. A uid has a limit, and all together have one. A shared store, which is no uid's, has
+ * an account of its own.
  *
  * The last eighth of what all may have is kept for those who have less than an even share of it, so that a few greedy
  * uids never leave nothing for a modest one.
@@ -28,7 +29,8 @@ struct config;
     X(REQUESTS, "requests", requests_per_owner, requests)                                                              \
     X(BYTES, "bytes", buffered_bytes_per_owner, buffered_bytes)                                                        \
     X(SESSIONS, "sessions", sessions_per_owner, sessions)                                                              \
-    X(DISK, "disk_bytes", disk_bytes_per_owner, disk_bytes)
+    X(DISK, "disk_bytes", disk_bytes_per_owner, disk_bytes)                                                            \
+    X(MEMORY, "memory_bytes", memory_bytes, memory_bytes_total)
 
 enum account_resource {
 #define ACCOUNT_RESOURCE(name, ...) ACCOUNT_##name,

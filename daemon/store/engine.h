@@ -36,7 +36,7 @@ struct change {
     uint64_t now_us;          /* wall clock, for people */
     const struct slice *meta; /* what stands beside each item that is added; data NULL: nothing. NULL: beside none */
     bool no_sessions;         /* its owner may have no more of them; a change that begins one is refused, */
-    bool no_bytes;            /* or nothing more on the disk; any that adds to it is refused, a removal is not */
+    bool no_bytes;            /* or no more bytes; any that adds some is refused, a removal is not */
 };
 
 /* What a change was refused for, with SESSIOND_FULL. */
@@ -88,7 +88,7 @@ struct store_sizes {
 /* What a store holds that its owner has to pay for. */
 struct store_use {
     uint64_t sessions; /* with those that the open transaction begins, and without those that it deletes */
-    uint64_t bytes;    /* on the disk, of the database and its log, by the last commit or step; 0: it is volatile */
+    uint64_t bytes;    /* of the database and its log, by the last commit or step */
     uint64_t spare;    /* of these bytes those that are free, and used before the database grows */
 };
 

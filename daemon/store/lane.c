@@ -185,6 +185,11 @@ static bool is_paid_for(const struct lane_store *store)
     return store->account && store->table->use;
 }
 
+static enum account_resource bytes_of(const struct lane_store *store)
+{
+    return store->directory ? ACCOUNT_DISK : ACCOUNT_MEMORY;
+}
+
 static void read_use(const struct lane_store *store, struct store_use *ret)
 {
     if (store->engine)
@@ -200,19 +205,19 @@ static void count_use(struct lane_store *store)
         return;
     read_use(store, &now);
     account_settle(store->account, ACCOUNT_SESSIONS, &store->paid.sessions, now.sessions);
-    account_settle(store->account, ACCOUNT_DISK, &store->paid.bytes, now.bytes);
+    account_settle(store->account, bytes_of(store), &store->paid.bytes, now.bytes);
     store->paid.spare = now.spare;
 }
 
-/* Charges what a change may add to the disk, before it does; what it really was is counted after the commit. Return:
+/* Charges what a change may add to a store, before it does; what it really was is counted after the commit. Return:
  * false if that would be over a limit. */
 static bool pays_for_bytes(struct lane_store *store, uint64_t bytes)
 {
     uint64_t of_spare = bytes < store->paid.spare ? bytes : store->paid.spare;
 
-    if (!is_paid_for(store) || !store->directory)
+    if (!is_paid_for(store))
         return true;
-    if (!account_take(store->account, ACCOUNT_DISK, bytes - of_spare))
+    if (!account_take(store->account, bytes_of(store), bytes - of_spare))
         return false;
     store->paid.bytes += bytes - of_spare;
     store->paid.spare -= of_spare;

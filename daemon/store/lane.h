@@ -58,7 +58,7 @@ struct job {
     enum job_kind kind;
     job_run_fn run;
     bool frees;                 /* it removes items: on a full disk the ballast is given up for it */
-    size_t size;                /* bytes that it holds while it waits, and about what a change adds to the disk */
+    size_t size;                /* bytes that it holds while it waits, and about what a change adds to the store */
     bool no_sessions, no_bytes; /* told to run: the store's owner may have no more of them; see struct change */
     bool refused;               /* told by run: SESSIOND_FULL is for that, and nothing has been changed */
     int outcome;                /* 0: done and committed; an outcome; or a fault */

@@ -161,7 +161,7 @@ static void measure(struct engine *engine)
 {
     uint64_t *pages[] = {&engine->pages}, *free_pages[] = {&engine->free_pages};
 
-    if (abs(engine->log_pages - engine->measured_log_pages) < MEASURE_PAGES && engine->pages)
+    if (engine->pages && !engine->is_volatile && abs(engine->log_pages - engine->measured_log_pages) < MEASURE_PAGES)
         return;
     engine->measured_log_pages = engine->log_pages;
     if (read_numbers(engine, sqlite_use(engine, SQL_PAGE_COUNT), pages, 1) == 0)
@@ -537,11 +537,11 @@ static uint64_t sqlite_log_bytes(const struct engine *engine)
 
 static void sqlite_count_use(const struct engine *engine, struct store_use *ret)
 {
-    *ret = (struct store_use){.sessions = engine->now.sessions};
-    if (engine->is_volatile)
-        return;
-    ret->bytes = engine->pages * PAGE_SIZE + sqlite_log_bytes(engine);
-    ret->spare = engine->free_pages * PAGE_SIZE;
+    *ret = (struct store_use){
+        .sessions = engine->now.sessions,
+        .bytes = engine->pages * PAGE_SIZE + sqlite_log_bytes(engine),
+        .spare = engine->free_pages * PAGE_SIZE,
+    };
 }
 
 static int sqlite_sizes(struct engine *engine, struct store_sizes *ret)

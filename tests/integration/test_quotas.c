@@ -172,6 +172,25 @@ static void test_bytes_are_known_after_a_restart_before_their_store_is_opened(vo
     sessiond_free(client);
 }
 
+static void test_stores_in_memory_have_a_limit_of_all_owners(void **state)
+{
+    struct sessiond *client;
+    unsigned n = 0;
+    int r;
+
+    start_with(*state, "{\"memory_bytes_total\": 2097152}");
+    client = daemon_client(*state);
+    while ((r = add_to(client, "memory", "s", ITEM)) == 0)
+        assert_true(++n < 100);
+    expect_full(client, r, "bytes in memory");
+    assert_in_range(n, 20, 2097152 / ITEM);
+    assert_in_range(use_of(client, "memory_bytes", "used"), 2097152 - 2 * ITEM, 2097152);
+    EXPECT(client, 0, add_to(client, NULL, "s", ITEM));
+    EXPECT(client, 0, sessiond_clear_session(client, "s", &(struct sessiond_change){.store = "memory"}, NULL));
+    EXPECT(client, 0, add_to(client, "memory", "s", ITEM));
+    sessiond_free(client);
+}
+
 /* ---- many users ---- */
 
 static void add_as(int fd, const char *session, const char *store, const char *code)
@@ -270,6 +289,7 @@ int main(void)
         TEST(test_a_limit_that_is_raised_holds_with_the_reload),
         TEST(test_an_owner_has_so_many_bytes_in_all_stores_together),
         TEST(test_bytes_are_known_after_a_restart_before_their_store_is_opened),
+        TEST(test_stores_in_memory_have_a_limit_of_all_owners),
         TEST(test_what_one_has_is_not_what_another_pays),
         TEST(test_who_has_not_come_yet_counts_in_what_all_have),
         TEST(test_a_shared_store_pays_for_itself),
