@@ -534,8 +534,10 @@ static const char *admit(struct conn *conn, int *ret_code)
         return why;
     *ret_code = SESSIOND_BUSY;
     conn->counted = account_take(conn->caller->account, ACCOUNT_CONNECTIONS, 1);
-    if (!conn->counted)
+    if (!conn->counted) {
+        caller_note_limit(conn->caller, account_resource_name(ACCOUNT_CONNECTIONS));
         return "too many connections, of yours or of all";
+    }
     *ret_code = SESSIOND_INTERNAL;
     return registry_owner(server->registry, uid, &conn->caller->owner)
                ? "your directory cannot be opened; the daemon's log says why"

@@ -89,9 +89,12 @@ void request_charge(struct request *request, uint64_t n_values)
     size_t bytes = sizeof(*request) + request->frame_size + (size_t)n_values * VALUE_BYTES;
 
     request->counted = account_take(account, ACCOUNT_REQUESTS, 1);
-    if (request->counted && account_take(account, ACCOUNT_BYTES, bytes))
+    if (request->counted && account_take(account, ACCOUNT_BYTES, bytes)) {
         request->paid = bytes;
-    else if (!request->outcome)
+        return;
+    }
+    caller_note_limit(request->caller, account_resource_name(request->counted ? ACCOUNT_BYTES : ACCOUNT_REQUESTS));
+    if (!request->outcome)
         request->outcome = request_refuse(request, SESSIOND_BUSY, "%s of yours are at work; nothing was changed",
                                           request->counted ? "too many bytes" : "too many requests");
 }
@@ -208,6 +211,10 @@ static enum request_stage finish(struct request *request)
 {
     int code = request->outcome < 0 ? SESSIOND_INTERNAL : request->outcome;
 
+    if (request->job.refused)
+        caller_note_limit(request->caller, account_resource_name(request->done.over == OVER_SESSIONS ? ACCOUNT_SESSIONS
+                                                                 : request->store->directory         ? ACCOUNT_DISK
+                                                                                                     : ACCOUNT_MEMORY));
     if (request->outcome < 0)
         request->details = (struct details){0};
     if (code) {

@@ -98,7 +98,7 @@ int caller_rights(struct caller *caller, const enum right **ret)
     return 0;
 }
 
-void caller_audit(struct caller *caller, const char *what, struct slice thing)
+static void write_down(struct caller *caller, const char *event, const char *what, struct slice thing)
 {
     char key[128];
     int size = snprintf(key, sizeof(key), "%s %.*s", what, (int)thing.size, thing.data);
@@ -108,12 +108,20 @@ void caller_audit(struct caller *caller, const char *what, struct slice thing)
     case AUDIT_SILENCE:
         return;
     case AUDIT_LINE:
-        log_warning("access_refused uid=%u pid=%d %s=\"%.*s\"", caller->uid, caller->pid, what, (int)thing.size,
-                    thing.data);
+        log_warning("%s uid=%u pid=%d %s=\"%.*s\"", event, caller->uid, caller->pid, what, (int)thing.size, thing.data);
         return;
     case AUDIT_LAST_LINE:
-        log_warning("access_refused uid=%u pid=%d more=\"many; no further lines this minute\"", caller->uid,
-                    caller->pid);
+        log_warning("%s uid=%u pid=%d more=\"many; no further lines this minute\"", event, caller->uid, caller->pid);
         return;
     }
+}
+
+void caller_audit(struct caller *caller, const char *what, struct slice thing)
+{
+    write_down(caller, "access_refused", what, thing);
+}
+
+void caller_note_limit(struct caller *caller, const char *of)
+{
+    write_down(caller, "limit_reached", "of", slice_of(of));
 }

@@ -50,4 +50,7 @@ int caller_rights(struct caller *caller, const enum right **ret);
 /* Writes down that something was refused, once for each thing in a minute. Never an item's, session's or key's text. */
 void caller_audit(struct caller *caller, const char *what, struct slice thing);
 
+/* The same where it was refused for a limit of this. */
+void caller_note_limit(struct caller *caller, const char *of);
+
 #endif

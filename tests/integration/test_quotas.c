@@ -36,6 +36,19 @@ static uint64_t use_of(struct sessiond *client, const char *what, const char *na
     return value;
 }
 
+static int lines_of_log(const struct daemon *daemon, const char *text)
+{
+    char line[2048];
+    FILE *file = fopen(daemon->log, "re");
+    int n = 0;
+
+    assert_non_null(file);
+    while (fgets(line, sizeof(line), file))
+        n += strstr(line, text) != NULL;
+    (void)fclose(file);
+    return n;
+}
+
 static int add_to(struct sessiond *client, const char *store, const char *session, size_t size)
 {
     static char text[ITEM + 1];
@@ -72,6 +85,20 @@ static void test_an_owner_has_so_many_sessions_in_all_stores_together(void **sta
     EXPECT(client, 0, sessiond_delete_session(client, "c", &(struct sessiond_change){.store = "memory"}, NULL));
     EXPECT(client, 0, add_to(client, NULL, "d", 10)); /* and one that is deleted makes room */
     expect_full(client, add_to(client, NULL, "e", 10), "sessions");
+    sessiond_free(client);
+}
+
+static void test_a_limit_that_is_reached_is_written_down_once_a_minute(void **state)
+{
+    struct sessiond *client;
+
+    start_with(*state, "{\"sessions_per_owner\": 1}");
+    client = daemon_client(*state);
+    EXPECT(client, 0, add_to(client, NULL, "a", 10));
+    for (int i = 0; i < 10; i++)
+        expect_full(client, add_to(client, NULL, "b", 10), "sessions");
+    assert_in_range(lines_of_log(*state, "limit_reached uid="), 1, 2); /* the minute may end meanwhile */
+    assert_int_equal(lines_of_log(*state, "of=\"sessions\""), lines_of_log(*state, "limit_reached uid="));
     sessiond_free(client);
 }
 
@@ -285,6 +312,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_an_owner_has_so_many_sessions_in_all_stores_together),
+        TEST(test_a_limit_that_is_reached_is_written_down_once_a_minute),
         TEST(test_sessions_are_known_after_a_restart_before_their_store_is_opened),
         TEST(test_a_limit_that_is_raised_holds_with_the_reload),
         TEST(test_an_owner_has_so_many_bytes_in_all_stores_together),
