@@ -15,7 +15,7 @@ Every error of this package is a `SessiondError`. Catch that, or a class below, 
     NotFoundError       no such thing, or none that you may see               LookupError
     DeniedError         you may read it but not do this                       PermissionError
     ConflictError       if_revision or if_epoch does not fit; both are given
-    FullError           no space on the disk, or in the memory store
+    FullError           no space on the disk, in the memory store, or in what the owner may keep
     RolledBackError     the store holds less than was acknowledged
     UnknownMethodError  an older daemon; NotImplementedError
     InternalError       a fault of the daemon, in its log
@@ -164,7 +164,8 @@ class BusyError(SessiondError, TimeoutError):
 
 
 class FullError(SessiondError):
-    """No space on the disk, or in the memory store. Nothing was changed; it works again when there is space."""
+    """No space on the disk, in the memory store, or in what the owner may keep: the message says which. Nothing was
+    changed; it works again when there is space, and removals work all the same."""
 
     code = "full"
 
