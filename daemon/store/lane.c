@@ -16,6 +16,7 @@
 #include "config.h"
 #include "store/account.h"
 #include "store/ballast.h"
+#include "store/worker.h"
 
 enum {
     PACE_BATCHES = 8,   /* batches that the pace of a lane is told from, about */
@@ -42,10 +43,8 @@ struct lane {
 
     /* The lane's own. */
     bool is_infirmary;
-    struct list open; /* stores, the most recently used last; in the infirmary all that are there */
-    size_t n_open;
-    uint64_t tended_us; /* when all of them were looked after */
-    struct lane_counts counts;
+    struct worker worker; /* its open stores; in the infirmary all that are there */
+    uint64_t tended_us;   /* when all of them were looked after */
 };
 
 struct lanes {
@@ -64,8 +63,6 @@ struct lanes {
     struct lane lane[];
 };
 
-/* ---- handing jobs back ---- */
-
 static void hand_back(struct lanes *lanes, struct list *jobs)
 {
     bool first;
@@ -78,15 +75,6 @@ static void hand_back(struct lanes *lanes, struct list *jobs)
     pthread_mutex_unlock(&lanes->lock);
     if (first)
         uv_async_send(&lanes->wake);
-}
-
-static void hand_back_one(struct lanes *lanes, struct job *job)
-{
-    struct list jobs;
-
-    list_init(&jobs);
-    list_append(&jobs, &job->link);
-    hand_back(lanes, &jobs);
 }
 
 /* ---- between home and the infirmary ---- */
@@ -169,361 +157,43 @@ static void on_jobs_done(uv_async_t *wake)
         lanes->on_done(lanes->arg, &jobs);
 }
 
-/* ---- what a store holds ---- */
+/* ---- a turn of a store ---- */
 
-/* What its log has now counts as the lane's. */
-static void count_log(struct lane *lane, struct lane_store *store)
+/* The last thing in it, and before its jobs are back: who hears of a failure finds the store in quarantine. Return:
+ * whether it has left. */
+static bool end_turn(struct lane *lane, struct lane_store *store)
 {
-    uint64_t now = store->engine && store->table->log_bytes ? store->table->log_bytes(store->engine) : 0;
+    bool leaves = store->ill && !lane->is_infirmary;
 
-    counter_add(&lane->counts.log_bytes, now - store->log_bytes);
-    store->log_bytes = now;
+    if (leaves)
+        send_away(lane, store);
+    hand_back(lane->lanes, &lane->worker.done);
+    return leaves;
 }
 
-static bool is_paid_for(const struct lane_store *store)
-{
-    return store->account && store->table->use;
-}
-
-static enum account_resource bytes_of(const struct lane_store *store)
-{
-    return store->directory ? ACCOUNT_DISK : ACCOUNT_MEMORY;
-}
-
-static void read_use(const struct lane_store *store, struct store_use *ret)
-{
-    if (store->engine)
-        store->table->use(store->engine, ret);
-}
-
-/* What it has now is what its owner pays for, be it over a limit. One that is closed has what it had. */
-static void count_use(struct lane_store *store)
-{
-    struct store_use now = store->paid;
-
-    if (!is_paid_for(store))
-        return;
-    read_use(store, &now);
-    account_settle(store->account, ACCOUNT_SESSIONS, &store->paid.sessions, now.sessions);
-    account_settle(store->account, bytes_of(store), &store->paid.bytes, now.bytes);
-    store->paid.spare = now.spare;
-}
-
-/* Charges what a change may add to a store, before it does; what it really was is counted after the commit. Return:
- * false if that would be over a limit. */
-static bool pays_for_bytes(struct lane_store *store, uint64_t bytes)
-{
-    uint64_t of_spare = bytes < store->paid.spare ? bytes : store->paid.spare;
-
-    if (!is_paid_for(store))
-        return true;
-    if (!account_take(store->account, bytes_of(store), bytes - of_spare))
-        return false;
-    store->paid.bytes += bytes - of_spare;
-    store->paid.spare -= of_spare;
-    return true;
-}
-
-/* Charges a session that a change has begun, before it is committed. Return: false if that would be over a limit, which
- * another lane must have reached after the change was told. */
-static bool pays_for_sessions(struct lane_store *store)
-{
-    struct store_use now = store->paid;
-
-    if (!is_paid_for(store))
-        return true;
-    read_use(store, &now);
-    if (now.sessions > store->paid.sessions &&
-        !account_take(store->account, ACCOUNT_SESSIONS, now.sessions - store->paid.sessions))
-        return false;
-    if (now.sessions < store->paid.sessions)
-        account_give_back(store->account, ACCOUNT_SESSIONS, store->paid.sessions - now.sessions);
-    store->paid.sessions = now.sessions;
-    return true;
-}
-
-static void tell_of_room(struct lane_store *store, struct job *job)
-{
-    job->refused = false;
-    job->no_sessions = is_paid_for(store) && account_is_full(store->account, ACCOUNT_SESSIONS);
-    job->no_bytes = !pays_for_bytes(store, job->size);
-}
-
-/* ---- opening and closing stores ---- */
-
-static void close_store(struct lane *lane, struct lane_store *store)
-{
-    struct job *steps = TAKE(store->steps);
-
-    if (steps) {
-        steps->outcome = SESSIOND_UNAVAILABLE;
-        hand_back_one(lane->lanes, steps);
-    }
-    if (store->engine)
-        store->table->close(TAKE(store->engine));
-    count_log(lane, store);
-    count_use(store);
-    store->tend = false;
-    if (!list_is_empty(&store->open))
-        lane->n_open--;
-    list_remove(&store->open);
-}
-
-/* Closes the store that was not used for longest, if there are too many. */
-static void close_oldest(struct lane *lane, const struct lane_store *keep)
-{
-    if (lane->n_open <= lane->lanes->config->open_stores || lane->is_infirmary)
-        return;
-    LIST_FOR_EACH(link, &lane->open)
-    {
-        struct lane_store *store = CONTAINER_OF(link, struct lane_store, open);
-
-        if (store != keep && store->directory && !store->steps) {
-            close_store(lane, store);
-            return;
-        }
-    }
-}
-
-/* Puts it at the end of the list of stores, as the one used last. */
-static void list_use(struct lane *lane, struct lane_store *store)
-{
-    if (list_is_empty(&store->open))
-        lane->n_open++;
-    list_remove(&store->open);
-    list_append(&lane->open, &store->open);
-}
-
-/* Return: 0, or what the jobs that wait for the store are answered with. */
-static int open_store(struct lane *lane, struct lane_store *store)
-{
-    int r;
-
-    if (!store->engine) {
-        r = store->table->open(&store->engine, store->directory, lane->lanes->config);
-        if (r)
-            return r < 0 ? SESSIOND_UNAVAILABLE : r;
-        count_use(store);
-    }
-    list_use(lane, store);
-    close_oldest(lane, store);
-    return 0;
-}
-
-/* After an I/O error nothing that the engine holds in memory is trusted: it is closed without touching its files. */
-static void close_if_broken(struct lane *lane, struct lane_store *store)
-{
-    if (!store->engine || !store->table->is_broken(store->engine))
-        return;
-    close_store(lane, store);
-    store->ill = true;
-}
-
-/* The last thing in a store's turn. Return: whether it has left. */
-static bool leaves_if_ill(struct lane *lane, struct lane_store *store)
-{
-    if (!store->ill || lane->is_infirmary)
-        return false;
-    send_away(lane, store);
-    return true;
-}
-
-/* ---- batches ---- */
-
-static struct job *job_of(struct list *link)
-{
-    return CONTAINER_OF(link, struct job, link);
-}
-
-static void answer_all(struct list *batch, int outcome)
-{
-    LIST_FOR_EACH(link, batch)
-    job_of(link)->outcome = outcome;
-}
-
-static bool batch_writes(struct list *batch)
-{
-    LIST_FOR_EACH(link, batch)
-    {
-        if (job_of(link)->kind == JOB_CHANGE)
-            return true;
-    }
-    return false;
-}
-
-/* What the jobs of a batch are told whose commit failed. A refusal may have been due to a neighbour that is not stored
- * now, and a read may have seen one: these are asked to come again. */
-static void answer_failed_commit(struct list *batch, int r)
-{
-    LIST_FOR_EACH(link, batch)
-    {
-        struct job *job = job_of(link);
-
-        job->outcome = job->kind == JOB_CHANGE && job->outcome == 0 ? r : SESSIOND_UNAVAILABLE;
-    }
-}
-
-/* As engine.h says. */
-static bool must_roll_back(const struct job *job)
-{
-    int outcome = job->outcome;
-
-    return outcome < 0 || (outcome == SESSIOND_FULL && !job->refused) || outcome == SESSIOND_ROLLED_BACK;
-}
-
-static void run_job(struct lane_store *store, struct job *job)
-{
-    bool more;
-
-    if (job->kind == JOB_CHANGE)
-        tell_of_room(store, job);
-    job->outcome = job->run(job, store->table, store->engine, &more);
-    if (job->kind == JOB_CHANGE && job->outcome == 0 && !pays_for_sessions(store))
-        job->outcome = SESSIOND_FULL;
-}
-
-/* Runs the jobs in one transaction. Return: 0 (all have their outcome), or an outcome or fault with which the
- * transaction was rolled back, and nothing of it is stored. */
-static int run_together(struct lane *lane, struct lane_store *store, struct list *batch)
-{
-    const struct engine_table *table = store->table;
-    bool writes = batch_writes(batch);
-    uint64_t n = 0, before_us;
-    int r;
-
-    r = table->begin(store->engine, writes);
-    if (r)
-        return r;
-    LIST_FOR_EACH(link, batch)
-    {
-        struct job *job = job_of(link);
-
-        run_job(store, job);
-        if (must_roll_back(job)) {
-            r = job->outcome;
-            table->rollback(store->engine);
-            count_use(store);
-            counter_add(&lane->counts.rollbacks, 1);
-            return r;
-        }
-        n++;
-    }
-    before_us = writes ? clock_monotonic_us() : 0;
-    r = table->commit(store->engine);
-    if (writes)
-        histogram_add(&lane->counts.commit_us, clock_monotonic_us() - before_us);
-    histogram_add(&lane->counts.batch, n);
-    if (writes)
-        count_use(store);
-    if (r == SESSIOND_UNCERTAIN) {
-        answer_failed_commit(batch, r);
-        return 0;
-    }
-    return r;
-}
-
-/* One job in a transaction of its own. */
-static void run_alone(struct lane *lane, struct lane_store *store, struct list *one)
-{
-    struct job *job = job_of(one->next);
-    int r = store->engine ? run_together(lane, store, one) : SESSIOND_UNAVAILABLE;
-
-    if (r == SESSIOND_FULL && job->frees && store->directory && ballast_release(lane->lanes->ballast))
-        r = run_together(lane, store, one);
-    if (r)
-        job->outcome = r;
-    close_if_broken(lane, store);
-}
-
-/* A batch that failed is run again job by job, so that only the guilty one fails. */
-static void run_apart(struct lane *lane, struct lane_store *store, struct list *batch)
-{
-    struct list one, done;
-    struct list *link;
-
-    list_init(&done);
-    while ((link = list_pop(batch))) {
-        list_init(&one);
-        list_append(&one, link);
-        run_alone(lane, store, &one);
-        list_splice(&done, &one);
-    }
-    list_splice(batch, &done);
-}
-
-static void begin_steps(struct lane_store *store, struct list *batch)
-{
-    struct job *job = job_of(batch->next);
-
-    if (store->steps) {
-        job->outcome = SESSIOND_BUSY;
-        return;
-    }
-    list_remove(&job->link);
-    store->steps = job;
-}
-
-/* Return: whether the store has left, and then it did before its jobs are back: who hears of a failure finds the store
- * in quarantine. */
+/* Return: whether the store has left. */
 static bool run_batch(struct lane *lane, struct lane_store *store, struct list *batch)
 {
-    int r = open_store(lane, store);
-    bool left;
-
-    if (list_is_empty(batch))
-        return false; /* a patient without visitors */
-    if (r) {
-        answer_all(batch, r);
-    } else if (job_of(batch->next)->kind == JOB_STEPS) {
-        begin_steps(store, batch);
-    } else {
-        r = run_together(lane, store, batch);
-        close_if_broken(lane, store);
-        if (r)
-            run_apart(lane, store, batch);
-    }
-    count_log(lane, store);
-    left = leaves_if_ill(lane, store);
-    hand_back(lane->lanes, batch);
-    return left;
+    worker_run(&lane->worker, store, batch);
+    return end_turn(lane, store);
 }
 
-/* ---- between batches ---- */
-
-static void take_step(struct lane *lane, struct lane_store *store)
-{
-    struct job *job = store->steps;
-    bool more = false;
-    int r = job->run(job, store->table, store->engine, &more);
-
-    if (r == 0 && more)
-        return;
-    store->steps = NULL;
-    job->outcome = r;
-    hand_back_one(lane->lanes, job);
-}
-
-/* One step of housekeeping and one of a long job. Return: whether there is more to do for this store. */
+/* Return: whether there is more to do for this store. */
 static bool tend_store(struct lane *lane, struct lane_store *store)
 {
-    if (store->engine && store->table->tend(store->engine, &store->tend))
-        store->tend = false; /* it has been logged; the next batch meets it again */
-    if (store->engine && store->steps)
-        take_step(lane, store);
-    close_if_broken(lane, store);
-    count_log(lane, store);
-    count_use(store);
-    return !leaves_if_ill(lane, store) && (store->tend || store->steps);
+    bool more = worker_tend(&lane->worker, store);
+
+    return !end_turn(lane, store) && more;
 }
 
 /* In the infirmary: tries to open a store. Opening syncs it and compares it with what was acknowledged. */
 static void nurse(struct lane *lane, struct lane_store *store)
 {
-    if (open_store(lane, store) == 0) {
-        close_store(lane, store);
+    if (worker_open(&lane->worker, store) == 0) {
+        worker_close(&lane->worker, store);
         send_away(lane, store);
     } else {
-        list_use(lane, store); /* tried again each second */
+        worker_keep(&lane->worker, store); /* tried again each second */
     }
 }
 
@@ -533,7 +203,7 @@ static bool tend_all(struct lane *lane)
 
     lane->tended_us = clock_monotonic_us();
     ballast_restore(lane->lanes->ballast);
-    LIST_FOR_EACH_SAFE(link, &lane->open)
+    LIST_FOR_EACH_SAFE(link, &lane->worker.open)
     if (lane->is_infirmary)
         nurse(lane, CONTAINER_OF(link, struct lane_store, open));
     else
@@ -649,8 +319,9 @@ static void *run_lane(void *arg)
             more = tend_all(lane);
         }
     }
-    LIST_FOR_EACH_SAFE(link, &lane->open)
-    close_store(lane, CONTAINER_OF(link, struct lane_store, open));
+    LIST_FOR_EACH_SAFE(link, &lane->worker.open)
+    worker_close(&lane->worker, CONTAINER_OF(link, struct lane_store, open));
+    hand_back(lane->lanes, &lane->worker.done);
 
     pthread_mutex_lock(&lane->lock);
     lane->ended = true;
@@ -744,7 +415,7 @@ static int start_lane(struct lane *lane, struct lanes *lanes, size_t index)
     lane->lanes = lanes;
     lane->is_infirmary = lane == infirmary(lanes);
     list_init(&lane->ready);
-    list_init(&lane->open);
+    worker_init(&lane->worker, lanes->config, lanes->ballast, lane->is_infirmary);
     pthread_mutex_init(&lane->lock, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -800,9 +471,9 @@ bool lanes_read(struct lanes *lanes, size_t index, struct lane_reading *ret)
 
     if (index >= lanes->n)
         return false;
-    *ret = (struct lane_reading){.counts = &lane->counts,
-                                 .rollbacks = counter_read(&lane->counts.rollbacks),
-                                 .log_bytes = counter_read(&lane->counts.log_bytes)};
+    *ret = (struct lane_reading){.counts = &lane->worker.counts,
+                                 .rollbacks = counter_read(&lane->worker.counts.rollbacks),
+                                 .log_bytes = counter_read(&lane->worker.counts.log_bytes)};
     (void)snprintf(ret->name, sizeof(ret->name), lane->is_infirmary ? "infirmary" : "%zu", index);
     pthread_mutex_lock(&lane->lock);
     ret->n_jobs = lane->n_jobs;
