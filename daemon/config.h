@@ -67,7 +67,7 @@ enum setting_when {
     X(ballast_bytes, "bytes", 16777216, 0, 1073741824, AT_START, "kept free for removals on a full disk, in one file") \
     X(memory_bytes, "bytes", 268435456, 1048576, 1099511627776, AT_START, "the memory store of one owner")             \
     X(memory_bytes_total, "bytes", 1073741824, 1048576, 1099511627776, AT_ONCE, "memory stores of all owners")         \
-    X(follow_rows, "rows", 4096, 1, 1000000, AT_START,                                                                 \
+    X(follow_rows, "rows", 16384, 1, 1000000, AT_START,                                                                \
       "changes that wait in memory before a store's tables follow its log")                                            \
     X(receipt_seconds, "seconds", 86400, 60, 31536000, AT_START, "uptime for which receipts are kept")                 \
     X(receipt_min_seconds, "seconds", 3600, 1, 31536000, AT_START, "uptime for which a receipt is kept in any case")   \

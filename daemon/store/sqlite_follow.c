@@ -24,8 +24,9 @@
 #include "config.h"
 
 enum {
-    STEPS = 4, /* in which the tables follow what has gathered */
-    LATE = 4,  /* times as much as it takes to begin, and no more is let wait */
+    STEPS = 4,        /* in which the tables follow what has gathered, or more: */
+    STEP_ROWS = 1024, /* those of one take milliseconds */
+    LATE = 4,         /* times as much as it takes to begin, and no more is let wait */
     RETRY_US = 10000000,
     LOST_MAX = 1 << 20, /* rows that an opening looks for one by one; more never wait for the tables */
 };
@@ -82,12 +83,6 @@ bool sqlite_follow_is_due(const struct engine *engine, bool all)
     if (fresh->target || all)
         return fresh->target || rows_behind(engine) > 0;
     return fresh->n >= enough || rows_behind(engine) >= LATE * enough;
-}
-
-static void begin_following(struct engine *engine)
-{
-    engine->fresh.target = engine->committed.position;
-    list_splice(&engine->fresh.following, &engine->fresh.sessions);
 }
 
 static int settle_some(struct engine *engine, size_t *budget)
@@ -176,9 +171,12 @@ static int reach_target(struct engine *engine)
 static int follow_some(struct engine *engine)
 {
     const struct fresh *fresh = &engine->fresh;
-    size_t budget = fresh->one_by_one ? 1 : 1 + engine->config->follow_rows / STEPS;
+    uint64_t rows = engine->config->follow_rows / STEPS;
+    size_t budget = 1 + (rows < STEP_ROWS ? rows : STEP_ROWS);
     int r;
 
+    if (fresh->one_by_one)
+        budget = 1;
     if ((r = settle_some(engine, &budget)) || (r = put_some_receipts(engine, &budget)))
         return r;
     return budget > 0 ? reach_target(engine) : 0;
@@ -205,7 +203,7 @@ int sqlite_follow_step(struct engine *engine, bool *ret_more)
 
     fresh->resume_us = 0;
     if (!fresh->target)
-        begin_following(engine);
+        fresh_begin_following(fresh, engine->committed.position);
     r = sqlite_in_transaction(engine, follow_some);
     *ret_more = fresh->target > 0;
     if (r == 0)

@@ -263,6 +263,42 @@ void fresh_rollback(struct fresh *fresh, uint64_t position)
     fresh->reached = false;
 }
 
+/* ---- following ---- */
+
+static int compare_numbers(const void *a, const void *b)
+{
+    const struct fresh_session *x = *(struct fresh_session *const *)a, *y = *(struct fresh_session *const *)b;
+
+    return x->session.number < y->session.number ? -1 : x->session.number > y->session.number;
+}
+
+static void sort_by_number(struct list *sessions)
+{
+    struct fresh_session **sorted;
+    size_t n = 0, i = 0;
+
+    LIST_FOR_EACH(link, sessions)
+    n++;
+    sorted = n ? malloc(n * sizeof(struct fresh_session *)) : NULL;
+    if (!sorted)
+        return; /* it only takes longer */
+    LIST_FOR_EACH(link, sessions)
+    sorted[i++] = CONTAINER_OF(link, struct fresh_session, link);
+    qsort(sorted, n, sizeof(struct fresh_session *), compare_numbers);
+    for (i = 0; i < n; i++) {
+        list_remove(&sorted[i]->link);
+        list_append(sessions, &sorted[i]->link);
+    }
+    free(sorted);
+}
+
+void fresh_begin_following(struct fresh *fresh, uint64_t target)
+{
+    fresh->target = target;
+    list_splice(&fresh->following, &fresh->sessions);
+    sort_by_number(&fresh->following);
+}
+
 /* ---- life ---- */
 
 void fresh_init(struct fresh *fresh)

@@ -96,6 +96,10 @@ void fresh_add_item(struct fresh *fresh, struct fresh_session *session, uint64_t
 void fresh_set_aside(struct fresh *fresh, struct fresh_session *session);
 void fresh_set_receipt_aside(struct fresh *fresh, struct fresh_receipt *receipt);
 
+/* The tables are to follow up to `target`, the log's last position: all sessions that wait, in the order in which the
+ * table of items has them, so that neighbours share a page. */
+void fresh_begin_following(struct fresh *fresh, uint64_t target);
+
 /* The index of its first item whose seq is not less. */
 size_t fresh_item_at(const struct fresh_session *session, uint64_t seq);
 
