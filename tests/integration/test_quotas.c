@@ -36,19 +36,6 @@ static uint64_t use_of(struct sessiond *client, const char *what, const char *na
     return value;
 }
 
-static int lines_of_log(const struct daemon *daemon, const char *text)
-{
-    char line[2048];
-    FILE *file = fopen(daemon->log, "re");
-    int n = 0;
-
-    assert_non_null(file);
-    while (fgets(line, sizeof(line), file))
-        n += strstr(line, text) != NULL;
-    (void)fclose(file);
-    return n;
-}
-
 static int add_to(struct sessiond *client, const char *store, const char *session, size_t size)
 {
     static char text[ITEM + 1];
@@ -97,8 +84,8 @@ static void test_a_limit_that_is_reached_is_written_down_once_a_minute(void **st
     EXPECT(client, 0, add_to(client, NULL, "a", 10));
     for (int i = 0; i < 10; i++)
         expect_full(client, add_to(client, NULL, "b", 10), "sessions");
-    assert_in_range(lines_of_log(*state, "limit_reached uid="), 1, 2); /* the minute may end meanwhile */
-    assert_int_equal(lines_of_log(*state, "of=\"sessions\""), lines_of_log(*state, "limit_reached uid="));
+    assert_in_range(daemon_log_lines(*state, "limit_reached uid="), 1, 2); /* the minute may end meanwhile */
+    assert_int_equal(daemon_log_lines(*state, "of=\"sessions\""), daemon_log_lines(*state, "limit_reached uid="));
     sessiond_free(client);
 }
 

@@ -31,22 +31,9 @@ static int system_setup(void **state)
     return 0;
 }
 
-static int log_counts(const struct daemon *daemon, const char *text)
-{
-    char line[2048];
-    FILE *file = fopen(daemon->log, "re");
-    int n = 0;
-
-    assert_non_null(file);
-    while (fgets(line, sizeof(line), file))
-        n += strstr(line, text) != NULL;
-    (void)fclose(file);
-    return n;
-}
-
 static void expect_in_log(const struct daemon *daemon, const char *text, int n_expected)
 {
-    int n = log_counts(daemon, text);
+    int n = daemon_log_lines(daemon, text);
 
     if (n != n_expected)
         fail_msg("%d lines of the log say \"%s\", not %d", n, text, n_expected);
@@ -465,11 +452,11 @@ static void test_access_that_is_revoked_ends_with_the_reload(void **state)
     add_as(alice, "s", "@hers", "{\"of\":\"alice\"}");
     daemon_configure(daemon, "{\"shared_stores\": {\"hers\": {\"read\": [20001]}}}");
     assert_int_equal(kill(daemon->pid, SIGHUP), 0);
-    WAIT_UNTIL(log_counts(daemon, "config_reloaded") == 1);
+    WAIT_UNTIL(daemon_log_lines(daemon, "config_reloaded") == 1);
     expect_of_store(alice, "@hers", NULL, "denied", "denied");
     daemon_configure(daemon, "{\"shared_stores\": {\"hers\": {\"read\": [20002]}}}");
     assert_int_equal(kill(daemon->pid, SIGHUP), 0);
-    WAIT_UNTIL(log_counts(daemon, "config_reloaded") == 2);
+    WAIT_UNTIL(daemon_log_lines(daemon, "config_reloaded") == 2);
     expect_of_store(alice, "@hers", "not_found", "not_found", "not_found");
     get_as(alice, "s", "@hers", &answer);
     assert_false(contains(&answer, "her own") ||

@@ -347,6 +347,19 @@ int daemon_n_fds(const struct daemon *daemon)
     return n;
 }
 
+int daemon_log_lines(const struct daemon *daemon, const char *text)
+{
+    char line[2048];
+    FILE *file = fopen(daemon->log, "re");
+    int n = 0;
+
+    assert_non_null(file);
+    while (fgets(line, sizeof(line), file))
+        n += strstr(line, text) != NULL;
+    (void)fclose(file);
+    return n;
+}
+
 /* Return: what is wrong with the daemon at the end of a test; NULL: nothing. */
 static const char *complaint_at_end(struct daemon *daemon)
 {

@@ -94,6 +94,9 @@ void daemon_kill(struct daemon *daemon);                   /* SIGKILL; nothing h
 void daemon_restart(struct daemon *daemon);                /* kill, then start */
 int daemon_n_fds(const struct daemon *daemon);             /* without the files of its stores */
 
+/* Lines of its log, of all its starts, that have the text. */
+int daemon_log_lines(const struct daemon *daemon, const char *text);
+
 /* A program of the build, such as "sessionctl", run to its end. Return: its exit status. */
 int run_program(const char *name, const char *const arguments[], struct buf *ret_output);
 
