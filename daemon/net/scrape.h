@@ -14,7 +14,7 @@
 #include <uv.h>
 
 #include "buf.h"
-#include "config.h"
+#include "config/config.h"
 
 struct caller;
 struct server;

@@ -2,7 +2,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
-#include "config.h"
+#include "config/config.h"
 #include "rpc/memory.h"
 #include "rpc/methods.h"
 

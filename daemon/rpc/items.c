@@ -2,7 +2,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "config.h"
+#include "config/config.h"
 #include "json.h"
 #include "rpc/methods.h"
 

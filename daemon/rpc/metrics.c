@@ -4,7 +4,7 @@
 #include <stdio.h>
 
 #include "base/mem.h"
-#include "config.h"
+#include "config/config.h"
 #include "rpc/memory.h"
 #include "rpc/methods.h"
 

@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "base/mem.h"
-#include "config.h"
+#include "config/config.h"
 #include "proto.h"
 #include "rpc/methods.h"
 

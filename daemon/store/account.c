@@ -8,7 +8,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "config.h"
+#include "config/config.h"
 
 enum {
     RESERVED_PART = 8, /* this part of what all may have is kept for the modest */

@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "config.h"
+#include "config/config.h"
 
 enum { PLENTY = 4 }; /* times its size that must be free before it is made again */
 

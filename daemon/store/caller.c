@@ -47,8 +47,7 @@ void caller_release(struct caller *caller)
 
 bool caller_is_administrator(const struct caller *caller)
 {
-    return caller->uid == 0 ||
-           config_lists(caller->config->administrators, caller->uid, caller->groups, caller->n_groups);
+    return caller->uid == 0 || who_lists(caller->config->administrators, caller->uid, caller->groups, caller->n_groups);
 }
 
 int caller_act_as(struct caller *caller, struct registry *registry, uid_t uid)
@@ -73,7 +72,7 @@ int caller_act_as(struct caller *caller, struct registry *registry, uid_t uid)
 static enum right right_of(const struct shared_store *store, const struct caller *caller)
 {
     for (enum right right = RIGHT_CHANGE; right > RIGHT_NONE; right--)
-        if (config_lists(store->who[right], caller->uid, caller->groups, caller->n_groups))
+        if (who_lists(store->who[right], caller->uid, caller->groups, caller->n_groups))
             return right;
     return RIGHT_NONE;
 }

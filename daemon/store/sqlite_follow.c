@@ -21,7 +21,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "config.h"
+#include "config/config.h"
 
 enum {
     STEPS = 4,        /* in which the tables follow what has gathered, or more: */

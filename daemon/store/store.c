@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "config.h"
+#include "config/config.h"
 #include "sessiond-codes.h"
 #include "store/account.h"
 #include "store/caller.h"

@@ -16,7 +16,7 @@
 #include <sys/types.h>
 
 #include "buf.h"
-#include "config.h"
+#include "config/config.h"
 #include "proto.h"
 #include "store/lane.h"
 

@@ -2,7 +2,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "config.h"
+#include "config/config.h"
 #include "store/ballast.h"
 #include "store/payment.h"
 

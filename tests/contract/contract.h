@@ -22,7 +22,7 @@
 
 #include "base/log.h"
 #include "buf.h"
-#include "config.h"
+#include "config/config.h"
 #include "sessiond-codes.h"
 #include "store/engine.h"
 #include "tree.h"

@@ -12,7 +12,7 @@
 #include <jansson.h>
 
 #include "base/log.h"
-#include "config.h"
+#include "config/config.h"
 #include "fuzz.h"
 #include "sessiond-codes.h"
 

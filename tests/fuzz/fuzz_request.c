@@ -10,7 +10,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "config.h"
+#include "config/config.h"
 #include "frame.h"
 #include "fuzz.h"
 #include "rpc/memory.h"

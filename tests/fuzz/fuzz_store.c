@@ -25,7 +25,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "config.h"
+#include "config/config.h"
 #include "fuzz.h"
 #include "store/engine.h"
 #include "tree.h"

@@ -15,7 +15,7 @@
 
 #include <sqlite3.h>
 
-#include "config.h"
+#include "config/config.h"
 #include "frame.h"
 #include "harness.h"
 #include "store/engine.h"

@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "config.h"
+#include "config/config.h"
 #include "sessiond-codes.h"
 
 #define FOR_EACH_NUMBER(setting)                                                                                       \
@@ -214,12 +214,12 @@ static void test_shared_stores_and_administrators(void **state)
     shared = config.shared_stores;
     assert_int_equal(shared->n, 2);
     assert_string_equal(shared->stores[0].name, "a.b");
-    assert_true(config_lists(shared->stores[0].who[RIGHT_READ], 0, NULL, 0));
-    assert_false(config_lists(shared->stores[0].who[RIGHT_APPEND], 0, NULL, 0));
-    assert_true(config_lists(shared->stores[0].who[RIGHT_CHANGE], 4294967294, NULL, 0));
-    assert_true(config_lists(config.administrators, 5, NULL, 0));
-    assert_true(config_lists(config.administrators, 6, groups, 2));
-    assert_false(config_lists(config.administrators, 7, groups + 1, 1)); /* a group is no user of the same number */
+    assert_true(who_lists(shared->stores[0].who[RIGHT_READ], 0, NULL, 0));
+    assert_false(who_lists(shared->stores[0].who[RIGHT_APPEND], 0, NULL, 0));
+    assert_true(who_lists(shared->stores[0].who[RIGHT_CHANGE], 4294967294, NULL, 0));
+    assert_true(who_lists(config.administrators, 5, NULL, 0));
+    assert_true(who_lists(config.administrators, 6, groups, 2));
+    assert_false(who_lists(config.administrators, 7, groups + 1, 1)); /* a group is no user of the same number */
 }
 
 static void test_shared_stores_that_are_wrong_are_refused(void **state)

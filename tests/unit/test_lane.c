@@ -24,7 +24,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "config.h"
+#include "config/config.h"
 #include "sessiond-codes.h"
 #include "store/account.h"
 #include "store/engine.h"

@@ -20,7 +20,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "config.h"
+#include "config/config.h"
 #include "sessiond-codes.h"
 #include "store/engine.h"
 #include "store/lane.h"

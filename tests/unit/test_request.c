@@ -21,7 +21,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "config.h"
+#include "config/config.h"
 #include "frame.h"
 #include "rpc/memory.h"
 #include "rpc/request.h"

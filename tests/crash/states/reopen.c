@@ -21,7 +21,7 @@
 #include <errno.h>
 #include <unistd.h>
 
-#include "config.h"
+#include "config/config.h"
 #include "proto.h"
 #include "store/engine.h"
 

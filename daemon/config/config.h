@@ -17,7 +17,7 @@
 
 #include "base/log.h"
 #include "buf.h"
-#include "proto.h"
+#include "config/sharing.h"
 
 /* When a setting that was changed in the file takes effect. */
 enum setting_when {
@@ -112,36 +112,6 @@ struct config_origin {
     int line; /* of the file */
 };
 
-/* What may be done to a shared store; each includes those before it. */
-enum right {
-    RIGHT_NONE,   /* it is not there */
-    RIGHT_READ,   /* also: see it listed */
-    RIGHT_APPEND, /* add_items */
-    RIGHT_CHANGE, /* all else */
-    N_RIGHTS
-};
-
-/* Users and groups as an administrator lists them. Names were looked up when the file was read. */
-struct who {
-    char *text; /* owned; as JSON */
-    size_t n;
-    struct who_id {
-        bool is_group;
-        unsigned id;
-    } ids[]; /* sorted */
-};
-
-struct shared_store {
-    char name[PROTO_STORE_MAX + 1]; /* without the @ */
-    struct who *who[N_RIGHTS];      /* owned; NULL: nobody */
-};
-
-struct shared_stores {
-    char *text; /* owned; as JSON */
-    size_t n;
-    struct shared_store stores[];
-};
-
 struct config {
     uint64_t generation; /* grows with each reload that changes something; the loop's */
     char *file;          /* owned; the configuration file, as --config has it; NULL: none */
@@ -191,6 +161,9 @@ static inline uint64_t config_value(const struct config *config, const struct se
     return config_value_at(config, setting->offset);
 }
 
+/* Return: NULL if there is none of this name. */
+const struct setting *config_setting(const char *name);
+
 /* The value of a setting that is no number, as a text. */
 const char *config_text(const struct config *config, const struct setting *setting);
 
@@ -205,9 +178,6 @@ int config_set_flag(struct config *config, const char *name, const char *value);
  * keys are settings. What it names is set, unless a flag has said otherwise; a key that we do not know, a wrong type or
  * range is refused. Return: 0, SESSIOND_INVALID after a line in the log that says where, or a fault. */
 int config_read(struct config *config, const char *path);
-
-/* Whether a uid with these groups is listed. `who` may be NULL: nobody is. */
-bool config_lists(const struct who *who, uid_t uid, const gid_t *groups, size_t n_groups);
 
 /* Works out the socket and the state directory that nobody named, and lowers what there are not enough descriptors for,
  * under RLIMIT_NOFILE's hard limit. Return: as config_read. */
