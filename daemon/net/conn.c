@@ -535,7 +535,7 @@ static const char *admit(struct conn *conn, int *ret_code)
     *ret_code = SESSIOND_BUSY;
     conn->counted = account_take(conn->caller->account, ACCOUNT_CONNECTIONS, 1);
     if (!conn->counted) {
-        caller_note_limit(conn->caller, account_resource_name(ACCOUNT_CONNECTIONS));
+        caller_note_limit(conn->caller, ACCOUNT_CONNECTIONS);
         return "too many connections, of yours or of all";
     }
     *ret_code = SESSIOND_INTERNAL;

@@ -5,6 +5,7 @@
 #include "config/config.h"
 #include "json.h"
 #include "rpc/methods.h"
+#include "store/payment.h"
 
 /* ---- checks, before the store sees the request ---- */
 
@@ -236,9 +237,7 @@ static int change_refuse(struct request *request, int r)
     if (!request->job.refused)
         return r;
     return request_refuse(request, r, "the owner of this store, or all together, may have no more %s; remove some",
-                          done->over == OVER_SESSIONS ? "sessions"
-                          : request->store->directory ? "bytes on the disk"
-                                                      : "bytes in memory");
+                          account_resource_words(payment_over(&request->store->lane, done->over)));
 }
 
 static void pack_state(struct buf *reply, const struct change_result *done)

@@ -10,6 +10,7 @@
 #include "config/config.h"
 #include "proto.h"
 #include "rpc/methods.h"
+#include "store/payment.h"
 
 enum {
     PREPARE_ON_LOOP = 256 * 1024, /* bytes of a frame whose items the loop checks itself: some 0.2 ms */
@@ -93,7 +94,7 @@ void request_charge(struct request *request, uint64_t n_values)
         request->paid = bytes;
         return;
     }
-    caller_note_limit(request->caller, account_resource_name(request->counted ? ACCOUNT_BYTES : ACCOUNT_REQUESTS));
+    caller_note_limit(request->caller, request->counted ? ACCOUNT_BYTES : ACCOUNT_REQUESTS);
     if (!request->outcome)
         request->outcome = request_refuse(request, SESSIOND_BUSY, "%s of yours are at work; nothing was changed",
                                           request->counted ? "too many bytes" : "too many requests");
@@ -212,9 +213,7 @@ static enum request_stage finish(struct request *request)
     int code = request->outcome < 0 ? SESSIOND_INTERNAL : request->outcome;
 
     if (request->job.refused)
-        caller_note_limit(request->caller, account_resource_name(request->done.over == OVER_SESSIONS ? ACCOUNT_SESSIONS
-                                                                 : request->store->directory         ? ACCOUNT_DISK
-                                                                                                     : ACCOUNT_MEMORY));
+        caller_note_limit(request->caller, payment_over(&request->store->lane, request->done.over));
     if (request->outcome < 0)
         request->details = (struct details){0};
     if (code) {

@@ -88,7 +88,7 @@ void accounts_each(const struct accounts *accounts, void (*each)(const struct ac
 uint64_t account_limit(const struct accounts *accounts, enum account_resource what, enum account_whose whose)
 {
     static const size_t offsets[][ACCOUNT_N_WHOSE] = {
-#define ACCOUNT_OFFSETS(name, wire, own, all) {offsetof(struct config, own), offsetof(struct config, all)},
+#define ACCOUNT_OFFSETS(name, wire, words, own, all) {offsetof(struct config, own), offsetof(struct config, all)},
         ACCOUNT_RESOURCES(ACCOUNT_OFFSETS)
 #undef ACCOUNT_OFFSETS
     };
@@ -206,6 +206,17 @@ const char *account_resource_name(enum account_resource what)
     };
 
     return names[what];
+}
+
+const char *account_resource_words(enum account_resource what)
+{
+    static const char *const words[] = {
+#define ACCOUNT_WORDS(name, wire, words, ...) words,
+        ACCOUNT_RESOURCES(ACCOUNT_WORDS)
+#undef ACCOUNT_WORDS
+    };
+
+    return words[what];
 }
 
 /* ---- refusals ---- */

@@ -23,14 +23,14 @@
 
 struct config;
 
-/* X(name, wire name, setting of one uid, setting of all, meaning) */
+/* X(name, wire name, words for people, setting of one uid, setting of all) */
 #define ACCOUNT_RESOURCES(X)                                                                                           \
-    X(CONNECTIONS, "connections", connections_per_owner, connections)                                                  \
-    X(REQUESTS, "requests", requests_per_owner, requests)                                                              \
-    X(BYTES, "bytes", buffered_bytes_per_owner, buffered_bytes)                                                        \
-    X(SESSIONS, "sessions", sessions_per_owner, sessions)                                                              \
-    X(DISK, "disk_bytes", disk_bytes_per_owner, disk_bytes)                                                            \
-    X(MEMORY, "memory_bytes", memory_bytes, memory_bytes_total)
+    X(CONNECTIONS, "connections", "connections", connections_per_owner, connections)                                   \
+    X(REQUESTS, "requests", "requests", requests_per_owner, requests)                                                  \
+    X(BYTES, "bytes", "buffered bytes", buffered_bytes_per_owner, buffered_bytes)                                      \
+    X(SESSIONS, "sessions", "sessions", sessions_per_owner, sessions)                                                  \
+    X(DISK, "disk_bytes", "bytes on the disk", disk_bytes_per_owner, disk_bytes)                                       \
+    X(MEMORY, "memory_bytes", "bytes in memory", memory_bytes, memory_bytes_total)
 
 enum account_resource {
 #define ACCOUNT_RESOURCE(name, ...) ACCOUNT_##name,
@@ -93,7 +93,9 @@ void account_give_back(struct account *account, enum account_resource what, uint
 /* Charges `now` in place of `*charged`, which may be more or less; it is taken already. */
 void account_settle(struct account *account, enum account_resource what, uint64_t *charged, uint64_t now);
 
+/* As the wire and the log have it; and for people. */
 const char *account_resource_name(enum account_resource what);
+const char *account_resource_words(enum account_resource what);
 
 /* Whether a refusal of `thing` is to be logged: once for each thing in a minute. After ACCOUNT_AUDITED things in one
  * minute a last line says so, and then there is silence until the next. */

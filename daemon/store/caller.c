@@ -120,7 +120,7 @@ void caller_audit(struct caller *caller, const char *what, struct slice thing)
     write_down(caller, "access_refused", what, thing);
 }
 
-void caller_note_limit(struct caller *caller, const char *of)
+void caller_note_limit(struct caller *caller, enum account_resource of)
 {
-    write_down(caller, "limit_reached", "of", slice_of(of));
+    write_down(caller, "limit_reached", "of", slice_of(account_resource_name(of)));
 }

@@ -51,6 +51,6 @@ int caller_rights(struct caller *caller, const enum right **ret);
 void caller_audit(struct caller *caller, const char *what, struct slice thing);
 
 /* The same where it was refused for a limit of this. */
-void caller_note_limit(struct caller *caller, const char *of);
+void caller_note_limit(struct caller *caller, enum account_resource of);
 
 #endif

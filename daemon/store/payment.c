@@ -1,8 +1,5 @@
 #include "store/payment.h"
 
-#include "store/account.h"
-#include "store/engine.h"
-
 static bool is_paid_for(const struct lane_store *store)
 {
     return store->account && store->table->use;
@@ -11,6 +8,11 @@ static bool is_paid_for(const struct lane_store *store)
 static enum account_resource bytes_of(const struct lane_store *store)
 {
     return store->directory ? ACCOUNT_DISK : ACCOUNT_MEMORY;
+}
+
+enum account_resource payment_over(const struct lane_store *store, enum over over)
+{
+    return over == OVER_SESSIONS ? ACCOUNT_SESSIONS : bytes_of(store);
 }
 
 static void read_use(const struct lane_store *store, struct store_use *ret)
