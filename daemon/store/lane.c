@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/syncs.h"
 #include "config/config.h"
 #include "store/account.h"
 #include "store/ballast.h"
@@ -305,6 +306,7 @@ static void *run_lane(void *arg)
     struct list batch;
     bool more = false, settled = !lane->is_infirmary; /* more: housekeeping that need not wait */
 
+    syncs_count_into(&lane->worker.counts.sync_us);
     while (next_batch(lane, more ? 0 : settled ? IDLE_SECONDS : SETTLE_SECONDS, &batch, &store)) {
         if (store) {
             if (run_batch(lane, store, &batch))

@@ -107,6 +107,7 @@ int lane_submit(struct job *job);
 struct lane_counts {
     struct histogram batch;     /* requests in a transaction */
     struct histogram commit_us; /* of transactions that change something */
+    struct histogram sync_us;   /* of databases and logs: in commits, checkpoints and what else is written */
     uint64_t rollbacks;
     uint64_t log_bytes; /* of its open stores */
 };

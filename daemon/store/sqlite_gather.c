@@ -15,7 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
+#include "base/syncs.h"
 
 /* Bytes in one write: what 50 clients append between two commits. SQLite takes the size of a write modulo 128 KiB. (The
  * kernel counts a large piece of its page cache as written by us when a part of it becomes dirty, in /proc/PID/io; the
@@ -90,8 +92,13 @@ static int truncate_after(sqlite3_file *file, sqlite3_int64 size)
 static int sync_after(sqlite3_file *file, int flags)
 {
     int rc = write_gathered(file);
+    uint64_t began_us = clock_monotonic_us();
 
-    return rc ? rc : gathering_of(file)->real->xSync(file, flags);
+    if (rc)
+        return rc;
+    rc = gathering_of(file)->real->xSync(file, flags);
+    syncs_count(began_us);
+    return rc;
 }
 
 static int measure_after(sqlite3_file *file, sqlite3_int64 *ret)

@@ -80,6 +80,20 @@ def test_each_answer_is_counted_by_method_and_outcome(daemon: Daemon) -> None:
     assert number(numbers, "sessiond_uid_connections", uid=uid) == 2
 
 
+def test_each_commit_to_the_disk_is_synced_and_none_to_memory(daemon: Daemon) -> None:
+    with Client(daemon.socket) as client:
+        for _ in range(3):
+            client.add_items("s", ['{"n": 1}'], store="memory")
+        numbers = read(stats(daemon.socket))
+        assert total(numbers, "sessiond_commit_duration_seconds_count") == 3
+        assert total(numbers, "sessiond_sync_duration_seconds_count") == 0
+        for _ in range(3):
+            client.add_items("s", ['{"n": 1}'])
+        numbers = read(stats(daemon.socket))
+        assert total(numbers, "sessiond_sync_duration_seconds_count") >= 3
+        assert total(numbers, "sessiond_sync_duration_seconds_sum") > 0
+
+
 def test_histograms_grow_from_bucket_to_bucket(daemon: Daemon) -> None:
     with Client(daemon.socket) as client:
         client.add_items("s", ['{"n": 1}'])
