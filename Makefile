@@ -45,13 +45,17 @@ endif
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wwrite-strings \
         -Wimplicit-fallthrough $(if $(WERROR),-Werror)
-ALL_CFLAGS := -std=gnu11 -D_GNU_SOURCE -g -fPIC -fvisibility=hidden -fstack-protector-strong $(OPT) $(WARN) \
+ALL_CFLAGS := -std=gnu11 -D_GNU_SOURCE -g -fPIC -fvisibility=hidden -fstack-protector-strong $(OPT) \
               -Iproto -Idaemon -Iclient/c -Itests/lib $(shell $(PKG_CONFIG) --cflags $(LIBS_CORE) 2>/dev/null) \
               $(CPPFLAGS) $(CFLAGS)
 ALL_LDFLAGS := $(filter -fsanitize=% -O% --coverage,$(subst fuzzer-no-link$(comma),,$(OPT))) -pie -Wl,-z,relro,-z,now $(LDFLAGS)
 LINK_CORE   = $(shell $(PKG_CONFIG) --libs $(LIBS_CORE)) -pthread
 LINK_CLIENT = $(shell $(PKG_CONFIG) --libs $(MSGPACK))
 comma := ,
+
+# A line for each thing that is made; VERBOSE=1 shows the commands.
+Q   := $(if $(VERBOSE),,@)
+say  = $(if $(VERBOSE),,@printf '  %-4s %s\n' $(1) $@)
 
 # ---- what is made of what ----
 
@@ -80,35 +84,42 @@ all: $(B)/sessiond $(B)/sessionctl $(B)/libsessiond.so $(B)/libsessiond.a
 
 man: $(B)/man/ready
 $(B)/man/ready: $(wildcard daemon/packaging/man/*) client/c/sessiond.h $(B)/sessiond $(B)/sessionctl
-	daemon/packaging/man/make $(B) $(VERSION) $(B)/man
+	$(call say,MAN)
+	$(Q)daemon/packaging/man/make $(B) $(VERSION) $(B)/man
 	@touch $@
 
 $(B)/sessiond: $(call obj,daemon/main.c) $(B)/libcore.a
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LINK_CORE)
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LINK_CORE)
 
 $(B)/sessionctl: $(call obj,$(CLI_SRC)) $(B)/libsessiond.a
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LINK_CLIENT)
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LINK_CLIENT)
 
 $(B)/libcore.a: $(call obj,$(PROTO_SRC) $(CORE_SRC))
-	rm -f $@ && $(AR) rcs $@ $^
+	$(call say,AR)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 # The static library shows its users sessiond_* alone: proto/'s names are made local.
 $(B)/libsessiond.a: $(call obj,$(PROTO_SRC) $(CLIENT_SRC)) client/c/sessiond.sym
-	$(LD) -r -o $(B)/libsessiond.o $(filter %.o,$^)
-	objcopy --localize-hidden $(B)/libsessiond.o
-	rm -f $@ && $(AR) rcs $@ $(B)/libsessiond.o
+	$(Q)$(LD) -r -o $(B)/libsessiond.o $(filter %.o,$^)
+	$(Q)objcopy --localize-hidden $(B)/libsessiond.o
+	$(call say,AR)
+	$(Q)rm -f $@ && $(AR) rcs $@ $(B)/libsessiond.o
 
 $(B)/libsessiond.so.0: $(call obj,$(PROTO_SRC) $(CLIENT_SRC)) client/c/sessiond.sym
-	$(CC) $(filter-out -pie,$(ALL_LDFLAGS)) -shared -Wl,-soname,libsessiond.so.0 \
+	$(call say,LD)
+	$(Q)$(CC) $(filter-out -pie,$(ALL_LDFLAGS)) -shared -Wl,-soname,libsessiond.so.0 \
 	      -Wl,--version-script,client/c/sessiond.sym -o $@ $(filter %.o,$^) $(LINK_CLIENT)
 
 $(B)/libsessiond.so: $(B)/libsessiond.so.0
-	ln -sf libsessiond.so.0 $@
+	$(Q)ln -sf libsessiond.so.0 $@
 
 example: $(B)/example/agent
 $(B)/example/agent: $(call obj,client/c/example/agent.c) $(B)/libsessiond.so
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -Wl,-rpath,'$$ORIGIN/..' -o $@ $(filter %.o,$^) -L$(B) -lsessiond \
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_LDFLAGS) -Wl,-rpath,'$$ORIGIN/..' -o $@ $(filter %.o,$^) -L$(B) -lsessiond \
 	      $$($(PKG_CONFIG) --libs libcurl jansson)
 
 # One program a test file. Those that end in _oom make the allocations of our own objects fail.
@@ -117,12 +128,14 @@ $(OOM): WRAP := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 $(B)/tests/unit/test_registry_oom: WRAP += -Wl,--wrap=tsearch
 $(B)/tests/%: $(B)/obj/tests/%.o $(call obj,$(TESTLIB_SRC) $(CLIENT_SRC)) $(B)/libcore.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ $(LINK_CORE) $$($(PKG_CONFIG) --libs $(LIBS_TEST))
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ $(LINK_CORE) $$($(PKG_CONFIG) --libs $(LIBS_TEST))
 
 # For LD_PRELOAD, in the crash tests.
 $(B)/tests/crash/%.so: $(B)/obj/tests/crash/%.o
 	@mkdir -p $(@D)
-	$(CC) $(filter-out -pie,$(ALL_LDFLAGS)) -shared -o $@ $^
+	$(call say,LD)
+	$(Q)$(CC) $(filter-out -pie,$(ALL_LDFLAGS)) -shared -o $@ $^
 
 # The client, whose kernel is the target itself.
 $(B)/tests/fuzz/replay_reply $(B)/tests/fuzz/fuzz_reply: $(call obj,$(CLIENT_SRC))
@@ -130,23 +143,26 @@ $(B)/tests/fuzz/replay_reply $(B)/tests/fuzz/fuzz_reply: \
     WRAP := $(addprefix -Wl$(comma)--wrap=,socket connect close sendmsg recv poll clock_gettime)
 $(B)/tests/fuzz/replay_%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/obj/tests/fuzz/replay.o $(B)/libcore.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LINK_CORE)
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LINK_CORE)
 
 $(B)/tests/fuzz/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/libcore.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer $(WRAP) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LINK_CORE)
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer $(WRAP) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LINK_CORE)
 
 # The stamp holds the flags: changed flags or a changed compiler rebuild everything.
 $(B)/flags: force
-	@mkdir -p $(@D) && echo '$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS)' | cmp -s - $@ || \
-	 { $(PKG_CONFIG) --exists --print-errors $(LIBS_CORE) && echo '$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS)' > $@; }
+	@mkdir -p $(@D) && echo '$(CC) $(WARN) $(ALL_CFLAGS) $(ALL_LDFLAGS)' | cmp -s - $@ || \
+	 { $(PKG_CONFIG) --exists --print-errors $(LIBS_CORE) && echo '$(CC) $(WARN) $(ALL_CFLAGS) $(ALL_LDFLAGS)' > $@; }
 force:
 .PHONY: force
 
 $(B)/obj/proto/%.o: WARN += -Wconversion -Wno-sign-conversion
 $(B)/obj/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(WARN) -MMD -MP -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(CC) $(WARN) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 
 # ---- for users ----
@@ -267,4 +283,4 @@ help:
 	@echo 'make model      a million random operations, with kills and faults, beside a model  (SEEDS=200 OPERATIONS=5000)'
 	@echo 'make cov        branches of proto/ and daemon/store that the tests take'
 	@echo 'make clean      removes build/'
-	@echo 'V=release (default), debug, asan, tsan, fuzz, cov: variants side by side under build/'
+	@echo 'V=release (default), debug, asan, tsan, fuzz, cov: variants side by side under build/; VERBOSE=1 shows commands'
