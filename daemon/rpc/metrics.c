@@ -80,8 +80,7 @@ static void write_lane_histograms(struct buf *text, struct lanes *lanes)
     head(text, "sessiond_batch_requests", "histogram", "Requests that shared a transaction.");
     for (size_t i = 0; lanes_read(lanes, i, &lane); i++)
         histogram(text, "sessiond_batch_requests", "lane", lane.name, &lane.counts->batch, 1);
-    head(text, "sessiond_commit_duration_seconds", "histogram",
-         "To commit changes: to write the log and sync it.");
+    head(text, "sessiond_commit_duration_seconds", "histogram", "To commit changes: to write the log and sync it.");
     for (size_t i = 0; lanes_read(lanes, i, &lane); i++)
         histogram(text, "sessiond_commit_duration_seconds", "lane", lane.name, &lane.counts->commit_us, 1e-6);
     head(text, "sessiond_sync_duration_seconds", "histogram",
