@@ -22,7 +22,7 @@ after(() => daemon.remove());
 test('the package installs beside the SDK, without anything native and without a script that runs', async () => {
   const tarball = (await npm('pack', path.join(top, 'client/node'))).trim().split('\n').at(-1);
   const { dependencies } = JSON.parse(fs.readFileSync(path.join(top, 'tests/node/package.json'), 'utf8'));
-  await npm('install', '--prefer-offline', '--ignore-scripts', `./${tarball}`, `@openai/agents@${dependencies['@openai/agents']}`, `zod@${dependencies.zod}`);
+  await npm('install', '--prefer-offline', '--fetch-retries=5', '--ignore-scripts', `./${tarball}`, `@openai/agents@${dependencies['@openai/agents']}`, `zod@${dependencies.zod}`);
   const installed = path.join(folder, 'node_modules/sessiond');
   const files = fs.readdirSync(installed, { recursive: true }).map(String).sort();
   assert.ok(files.includes('README.md') && files.includes(path.join('src', 'index.d.ts')));
