@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <jansson.h>
 
@@ -242,19 +243,32 @@ static void test_what_one_has_is_not_what_another_pays(void **state)
     close(bob);
 }
 
+/* What is in a folder that no uid has is nobody's. */
+static void make_stray_folder(const struct daemon *daemon, const char *name)
+{
+    char path[PATH_SIZE + 32];
+
+    assert_in_range(snprintf(path, sizeof(path), "%s/u/%s", daemon->state, name), 1, sizeof(path) - 1);
+    assert_int_equal(mkdir(path, 0700), 0);
+}
+
 static void test_who_has_not_come_yet_counts_in_what_all_have(void **state)
 {
     struct daemon *daemon = *state;
     int alice, bob;
 
     skip_without_root();
-    daemon_configure(daemon, "{\"sessions\": 3}");
+    daemon_configure(daemon, "{\"sessions\": 4, \"shared_stores\": {\"team\": {\"append\": [20001]}}}");
     daemon_start_for_all(daemon);
     alice = raw_connect_as(daemon, ALICE, 0, NULL);
     add_as(alice, "a", NULL, NULL);
     add_as(alice, "b", NULL, NULL);
+    add_as(alice, "c", "@team", NULL);
     close(alice);
     daemon_stop(daemon);
+    make_stray_folder(daemon, "alice");
+    make_stray_folder(daemon, "20001.old");
+    make_stray_folder(daemon, "4294967296");
     daemon_start_for_all(daemon);
     bob = raw_connect_as(daemon, BOB, 0, NULL);
     add_as(bob, "a", NULL, NULL);
