@@ -82,6 +82,7 @@ enum operation {
       " WHERE name > ?1 AND name >= ?2 AND name < ?3 ORDER BY name LIMIT ?4")                                          \
     X(SESSIONS_COUNT, "SELECT count(*) FROM session")                                                                  \
     X(RECEIPT_GET, "SELECT position FROM receipt WHERE key = ?1")                                                      \
+    X(RECEIPT_LAST, "SELECT key FROM receipt ORDER BY key DESC LIMIT 1")                                               \
     X(RECEIPT_PUT, "INSERT INTO receipt VALUES (?1, ?2)"                                                               \
                    " ON CONFLICT DO UPDATE SET position = excluded.position WHERE excluded.position > position")       \
     X(RECEIPT_DROP, "DELETE FROM receipt WHERE key = ?1 AND position = ?2")                                            \
@@ -120,6 +121,13 @@ struct counters {
     uint64_t sessions; /* that there are */
 };
 
+/* No key in the table of receipts is greater, as SQLite compares blobs; one that is greater need not be looked for. */
+struct key_bound {
+    bool is_known;
+    size_t size;
+    char key[PROTO_KEY_MAX];
+};
+
 struct engine {
     const struct config *config;
     char path[PATH_MAX];
@@ -137,6 +145,7 @@ struct engine {
     bool head_counts;               /* it also says how many sessions there were then */
     bool recovering;                /* the open transaction accepts the loss */
     uint64_t missing;               /* rows of the log that were acknowledged and are not there; 0: none */
+    struct key_bound receipts_end;  /* of what the table has, or has had since the opening */
     struct fresh fresh;             /* what the log has and the tables do not have yet */
     uint64_t uptime_base_s;         /* of the store, before this opening */
     uint64_t opened_us;             /* monotonic */
@@ -218,6 +227,7 @@ void sqlite_session_read(sqlite3_stmt *row, struct session *ret);
 int sqlite_item_put(struct engine *, uint64_t session, enum operation, uint64_t seq, uint64_t position);
 int sqlite_item_drop(struct engine *, uint64_t session, enum operation, uint64_t seq);
 /* Return: 0 with *ret_position, 0 if there is none; or as sqlite_judge. */
+int sqlite_receipts_open(struct engine *); /* before the others */
 int sqlite_receipt_get(struct engine *, struct slice key, uint64_t *ret_position);
 int sqlite_receipt_put(struct engine *, struct slice key, uint64_t position);
 int sqlite_receipt_drop(struct engine *, struct slice key, uint64_t position);

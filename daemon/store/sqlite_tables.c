@@ -2,6 +2,8 @@
  * in the open transaction. */
 #include "store/sqlite.h"
 
+#include <string.h>
+
 #include "base/mem.h"
 
 /* ---- session ---- */
@@ -94,17 +96,65 @@ int sqlite_item_drop(struct engine *engine, uint64_t session, enum operation ope
     return sqlite_run(engine, drop);
 }
 
-/* ---- receipt ---- */
+/* ---- receipt: keys that begin with the time, as our clients make them, are nearly always greater than those before,
+ * and then the table, which may have millions, has not to be asked ---- */
+
+static int compare_keys(struct slice a, struct slice b)
+{
+    size_t common = a.size < b.size ? a.size : b.size;
+    int order = common > 0 ? memcmp(a.data, b.data, common) : 0;
+
+    return order ? order : (a.size > b.size) - (a.size < b.size);
+}
+
+static bool is_beyond_receipts(const struct engine *engine, struct slice key)
+{
+    const struct key_bound *end = &engine->receipts_end;
+
+    return end->is_known && compare_keys(key, (struct slice){end->key, end->size}) > 0;
+}
+
+/* A bound that is too high does no harm: after a rollback, or when the last receipt has expired. */
+static void raise_receipts_end(struct engine *engine, struct slice key)
+{
+    struct key_bound *end = &engine->receipts_end;
+
+    if (key.size > sizeof(end->key)) /* a forged row's */
+        end->is_known = false;
+    if (!is_beyond_receipts(engine, key))
+        return;
+    memcpy(end->key, key.data, key.size);
+    end->size = key.size;
+}
+
+/* Where the page of the last one is damaged, each key is looked for. */
+int sqlite_receipts_open(struct engine *engine)
+{
+    sqlite3_stmt *last = sqlite_use(engine, SQL_RECEIPT_LAST);
+    bool row;
+    int r = sqlite_step(engine, last, &row);
+
+    engine->receipts_end = (struct key_bound){.is_known = r == 0};
+    if (r == 0 && row)
+        raise_receipts_end(engine, sqlite_column_slice(last, 0));
+    sqlite3_reset(last);
+    return r == SESSIOND_ROLLED_BACK ? 0 : r;
+}
 
 int sqlite_receipt_get(struct engine *engine, struct slice key, uint64_t *ret_position)
 {
-    sqlite3_stmt *get = sqlite_use(engine, SQL_RECEIPT_GET);
+    sqlite3_stmt *get;
     bool row;
     int r;
 
+    *ret_position = 0;
+    if (is_beyond_receipts(engine, key))
+        return 0;
+    get = sqlite_use(engine, SQL_RECEIPT_GET);
     sqlite_bind_slice(get, 1, key);
     r = sqlite_step(engine, get, &row);
-    *ret_position = r == 0 && row ? sqlite_column_number(get, 0) : 0;
+    if (r == 0 && row)
+        *ret_position = sqlite_column_number(get, 0);
     sqlite3_reset(get);
     return r;
 }
@@ -113,6 +163,7 @@ int sqlite_receipt_put(struct engine *engine, struct slice key, uint64_t positio
 {
     sqlite3_stmt *put = sqlite_use(engine, SQL_RECEIPT_PUT);
 
+    raise_receipts_end(engine, key);
     sqlite_bind_slice(put, 1, key);
     sqlite_bind_number(put, 2, position);
     return sqlite_run(engine, put);

@@ -925,6 +925,24 @@ static void test_a_key_names_one_change_only(void **state)
     assert_true(f->done.repeated);
 }
 
+/* Greater and less than those before, and the beginning of others. */
+static void test_each_key_is_found_in_whatever_order_they_come(void **state)
+{
+    static const char *const keys[] = {"m", "a", "ab", "aa", "mm", "z", "\xff", "\x01", "m1", "\xff\xff", "y"};
+    struct fixture *f = *state;
+
+    for (size_t n = 0; n < N(keys); n++) {
+        for (size_t i = 0; i <= n; i++) {
+            must(add(f, keyed("s", keys[i], 'a'), "1"));
+            assert_int_equal(f->done.repeated, i < n);
+            assert_int_equal(f->done.first_seq, i + 1);
+        }
+        tend_all(f);
+        if (n % 2 == 1 && f->on_disk)
+            reopen_store(f);
+    }
+}
+
 static void test_keys_are_compared_byte_by_byte(void **state)
 {
     static const struct slice keys[] = {{"k", 1}, {"K", 1}, {"k\0", 2}, {"kk", 2}, {"\0", 1}};
@@ -1616,9 +1634,10 @@ static void test_the_bytes_of_a_store_are_known(void **state)
         TEST(kind, test_revision_0_means_must_not_exist_yet), TEST(kind, test_a_transaction_goes_on_after_a_refusal),  \
         TEST(kind, test_a_repeat_answers_as_the_first_time_and_does_nothing),                                          \
         TEST(kind, test_a_repeat_in_the_transaction_of_the_first), TEST(kind, test_a_key_names_one_change_only),       \
-        TEST(kind, test_keys_are_compared_byte_by_byte), TEST(kind, test_a_key_is_looked_up_before_any_precondition),  \
-        TEST(kind, test_a_refusal_leaves_no_receipt), TEST(kind, test_a_pop_of_nothing_leaves_a_receipt),              \
-        TEST(kind, test_changes_of_nothing_leave_receipts),                                                            \
+        TEST(kind, test_keys_are_compared_byte_by_byte),                                                               \
+        TEST(kind, test_each_key_is_found_in_whatever_order_they_come),                                                \
+        TEST(kind, test_a_key_is_looked_up_before_any_precondition), TEST(kind, test_a_refusal_leaves_no_receipt),     \
+        TEST(kind, test_a_pop_of_nothing_leaves_a_receipt), TEST(kind, test_changes_of_nothing_leave_receipts),        \
         TEST(kind, test_a_clear_erases_what_the_receipts_of_pops_hold),                                                \
         TEST(kind, test_a_delete_takes_the_receipts_with_it_but_its_own),                                              \
         TEST(kind, test_a_pop_with_a_key_that_a_delete_has_freed),                                                     \
