@@ -501,8 +501,8 @@ static int sqlite_open(struct engine **ret, const char *directory, const struct 
     if ((!engine->is_volatile && (r = file_make_directory(directory))) || (r = open_head(engine)) ||
         (r = open_database(engine)) || (r = schema_migrate(engine->db, engine->path)) ||
         (r = settle_database(engine)) || (r = prepare_statements(engine)) || (r = read_counters(engine)) ||
-        (r = sqlite_head_compare(engine)) || (r = count_sessions(engine)) ||
-        (r = sqlite_receipts_open(engine)) || (r = sqlite_fresh_load(engine)) || (r = empty_log(engine)))
+        (r = sqlite_head_compare(engine)) || (r = count_sessions(engine)) || (r = sqlite_receipts_open(engine)) ||
+        (r = sqlite_fresh_load(engine)) || (r = empty_log(engine)))
         return r;
     measure(engine);
     sqlite3_db_config(engine->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
