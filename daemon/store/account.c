@@ -197,26 +197,22 @@ void account_settle(struct account *account, enum account_resource what, uint64_
     *charged = now;
 }
 
+static const struct {
+    const char *name, *words;
+} resources[] = {
+#define ACCOUNT_NAMES(name, wire, words, ...) {wire, words},
+    ACCOUNT_RESOURCES(ACCOUNT_NAMES)
+#undef ACCOUNT_NAMES
+};
+
 const char *account_resource_name(enum account_resource what)
 {
-    static const char *const names[] = {
-#define ACCOUNT_NAME(name, wire, ...) wire,
-        ACCOUNT_RESOURCES(ACCOUNT_NAME)
-#undef ACCOUNT_NAME
-    };
-
-    return names[what];
+    return resources[what].name;
 }
 
 const char *account_resource_words(enum account_resource what)
 {
-    static const char *const words[] = {
-#define ACCOUNT_WORDS(name, wire, words, ...) words,
-        ACCOUNT_RESOURCES(ACCOUNT_WORDS)
-#undef ACCOUNT_WORDS
-    };
-
-    return words[what];
+    return resources[what].words;
 }
 
 /* ---- refusals ---- */

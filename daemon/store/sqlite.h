@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "buf.h"
+#include "proto.h"
 #include "store/engine.h"
 #include "store/sqlite_fresh.h"
 

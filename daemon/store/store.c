@@ -419,10 +419,8 @@ void registry_each_shared(struct registry *registry,
 
 static bool limits_all(const struct registry *registry, const char *name)
 {
-    const struct setting *setting = config_settings;
+    const struct setting *setting = config_setting(name);
 
-    while (strcmp(setting->name, name) != 0)
-        setting++;
     return config_value(registry->config, setting) < setting->initial;
 }
 

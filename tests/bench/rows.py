@@ -246,11 +246,11 @@ def library_rows(kind: str, systems: dict[str, str]) -> list[Row]:
     }
     rows = []
     for name, load in loads.items():
-        for clients in (1, 50):
+        for clients in (1, 50, 500) if (kind, name) == ("Node", "add") else (1, 50):
             cases = [Case(case, system, load._replace(clients=clients)) for case, system in systems.items()]
             title = f"{kind}, one process, {plural(clients, 'client')}, {what[name]}"
             columns = "rate median p99 worst cpu"
-            costly = name == "add4" or (clients == 1 and name == "get")
+            costly = name == "add4" or clients == 500 or (clients == 1 and name == "get")
             rows.append(Row(f"{kind.lower()}-{name}-{clients}", f"Through {kind}", title, cases, columns, costly))
     return rows
 

@@ -243,7 +243,7 @@ static void test_what_one_has_is_not_what_another_pays(void **state)
     close(bob);
 }
 
-/* What is in a folder that no uid has is nobody's. */
+/* Its name is no uid, though it begins with one or is one modulo 2^32. */
 static void make_stray_folder(const struct daemon *daemon, const char *name)
 {
     char path[PATH_SIZE + 32];
@@ -254,6 +254,8 @@ static void make_stray_folder(const struct daemon *daemon, const char *name)
 
 static void test_who_has_not_come_yet_counts_in_what_all_have(void **state)
 {
+    const char *metrics[] = {"--socket", ((struct daemon *)*state)->socket, "metrics", NULL};
+    struct buf output = BUF_INIT;
     struct daemon *daemon = *state;
     int alice, bob;
 
@@ -267,9 +269,15 @@ static void test_who_has_not_come_yet_counts_in_what_all_have(void **state)
     close(alice);
     daemon_stop(daemon);
     make_stray_folder(daemon, "alice");
-    make_stray_folder(daemon, "20001.old");
-    make_stray_folder(daemon, "4294967296");
+    make_stray_folder(daemon, "20003.old");
+    make_stray_folder(daemon, "4294987300");
     daemon_start_for_all(daemon);
+    assert_int_equal(run_program("sessionctl", metrics, &output), 0);
+    buf_append(&output, "", 1);
+    assert_non_null(strstr(output.data, "uid=\"20001\""));
+    assert_null(strstr(output.data, "uid=\"20003\""));
+    assert_null(strstr(output.data, "uid=\"20004\""));
+    buf_deinit(&output);
     bob = raw_connect_as(daemon, BOB, 0, NULL);
     add_as(bob, "a", NULL, NULL);
     add_as(bob, "b", NULL, "full");
